@@ -1,0 +1,64 @@
+"""The commands: ``densevision VERB ...``, and ``tools/VERB.py`` for each.
+
+A verb is a module here with ``main(argv) -> int``. It is imported when it is called, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import densevision
+from densevision.config.lookup import unknown_name
+from densevision.errors import UserError
+
+VERBS = {
+    "train": "train a model from a configuration",
+    "evaluate": "judge a checkpoint on a data set",
+    "predict": "run a checkpoint on pictures",
+    "profile": "parameters and multiply-adds of a model, or of all published rows",
+    "check_data": "read a whole data set and say what is wrong with it",
+    "show_batch": "draw what the model will see",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. Returns the exit status: 0 done, 1 a mistake that was explained, 2 wrong usage."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        width = max(map(len, VERBS))
+        print("usage: densevision VERB ...   (densevision VERB --help explains one)\n")
+        print("\n".join(f"  {verb:{width}}  {text}" for verb, text in VERBS.items()))
+        return 0
+    if argv[0] == "--version":
+        print(densevision.__version__)
+        return 0
+    if argv[0] not in VERBS:
+        print(f"error: {unknown_name('verb', argv[0], VERBS)}", file=sys.stderr)
+        return 2
+    return run(argv[0], argv[1:])
+
+
+def run(verb: str, argv: Sequence[str] | None = None) -> int:
+    """Call one verb and turn a user's mistake into one line on standard error."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return int(import_module(f"densevision.cli.{verb}").main(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def parser(verb: str, usage: str = "") -> argparse.ArgumentParser:
+    """An argument parser that shows the verb's one-line description and the given epilogue."""
+    return argparse.ArgumentParser(
+        prog=f"densevision {verb}",
+        description=VERBS[verb],
+        epilog=usage,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

@@ -1,0 +1,157 @@
+"""Every configuration key there is, with its type, default and meaning.
+
+A YAML file or an override may name these keys and no others. ``null`` stands for "decided elsewhere", and
+the comment says where. Sizes are ``(height, width)``; one number means a square.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+def choice(default: Any, *others: Any) -> Any:
+    """A field whose value is one of the given; the first is the default."""
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+def number(default: Any, minimum: float, maximum: float = float("inf")) -> Any:
+    """A numeric field with its permitted range, both ends included."""
+    return field(default=default, metadata={"range": (minimum, maximum)})
+
+
+def size(default: Any = None) -> Any:
+    """A field that holds ``null`` or (height, width) in pixels; a single number is a square."""
+    return field(default=default, metadata={"size": True})
+
+
+def pair(low: float, high: float) -> Any:
+    """A field that holds two numbers, the first not above the second."""
+    return field(default_factory=lambda: [low, high], metadata={"pair": True})
+
+
+@dataclass
+class NormConfig:
+    """Batch normalisation; null takes what the family or head was published with."""
+
+    momentum: float | None = number(None, 0.0, 1.0)
+    eps: float | None = number(None, 0.0)
+
+
+@dataclass
+class BackboneConfig:
+    name: str = MISSING  # a key of densevision.backbones.BACKBONES
+    width_mult: float = number(1.0, 0.05, 10.0)
+    output_stride: int = choice(32, 16, 8)
+    # false | true (the published cut for the config's task) | segmentation | detection
+    reduced_tail: bool | str = choice(False, True, "segmentation", "detection")
+    # which block first uses the new atrous rate: the one after the block that lost its stride (old, as
+    # published) or that block itself (new, as torchvision)
+    dilation_rule: str = choice("old", "new")
+    pretrained: str | None = None  # path of a state dict (torchvision's or timm's names) or of a checkpoint
+    norm: NormConfig = field(default_factory=NormConfig)
+
+
+@dataclass
+class HeadConfig:
+    name: str = MISSING  # a key of densevision.models.HEADS
+    channels: int = number(128, 1)
+    low_tap: str = choice("c3_depthwise", "c3_first", "c3")  # LR-ASPP's 1/8 map
+    # the window of LR-ASPP's average pooling, in input pixels; null pools the whole map
+    pool_window: Any = size((769, 769))
+    pool_stride: Any = size((16, 20))  # in cells of the pooled map
+    gate: str = choice("hard_sigmoid", "sigmoid")
+    gate_bias: bool = True
+    align_corners: bool = True
+    dropout: float = number(0.1, 0.0, 1.0)  # R-ASPP only
+    norm: NormConfig = field(default_factory=NormConfig)
+
+
+@dataclass
+class ModelConfig:
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    # how 0..255 becomes the network's input: half is [-1, 1]; null follows the pretrained weights, half without
+    preprocess: str | None = choice(None, "half", "imagenet")
+
+
+@dataclass
+class DataConfig:
+    name: str = MISSING  # a key of datamodules.DATAMODULES
+    root: str | None = None  # null: the environment variable that the format's own tools use
+    train_split: str = "train"
+    val_split: str = "val"
+    train_cities: list[str] | None = None  # null: all
+    val_cities: list[str] | None = None
+    annotations: str = choice("gtFine", "gtCoarse")
+    image_size: Any = size()  # what is read and evaluated at; null: the pictures' own
+    crop_size: Any = size()  # the training crop; null: the whole picture
+    scale_range: list[float] = pair(1.0, 1.0)  # random scale of a training picture
+    scale_step: float = number(0.0, 0.0)  # grid of the random scale; 0: continuous
+    flip: float = number(0.5, 0.0, 1.0)  # probability of a mirrored training picture
+    photometric: float = number(0.0, 0.0, 1.0)  # probability of a colour change
+    batch_size: int = number(8, 1)  # training pictures a process and step
+    eval_batch_size: int = number(1, 1)
+    num_workers: int = number(4, 0)  # loader processes a training process
+
+
+@dataclass
+class LossConfig:
+    # null | sqrt (1 / sqrt(pixel frequency) of the training labels, mean 1) | a weight a class
+    class_weights: Any = None
+    class_weights_cap: float = number(4.0, 1.0)  # greatest weight of sqrt
+
+
+@dataclass
+class OptimConfig:
+    name: str = choice("sgd", "adamw", "rmsprop")
+    lr: float = number(0.01, 0.0)
+    momentum: float = number(0.9, 0.0, 1.0)  # sgd, rmsprop
+    weight_decay: float = number(4e-5, 0.0)  # never on biases and normalisation
+    decay_depthwise: bool = True  # weight decay on depthwise convolutions too
+    backbone_lr_mult: float = number(1.0, 0.0)
+    schedule: str = choice("poly", "cosine", "one_cycle", "constant")
+    power: float = number(0.9, 0.0)  # poly
+    warmup_steps: int = number(0, 0)  # linear, from lr / 1000; not with one_cycle, which has its own
+    clip_norm: float | None = number(None, 0.0)  # greatest norm of the gradient; null: unbounded
+
+
+@dataclass
+class TrainerConfig:
+    max_steps: int | None = number(None, 1)
+    max_epochs: int | None = number(None, 1)
+    val_every: int | None = number(None, 1)  # steps between evaluations; null: every epoch; always at the end
+    log_every: int = number(20, 1)  # steps between written lines
+    pictures_every: int | None = number(None, 1)  # evaluations between fixed pictures; null: none
+    pictures: int = number(4, 1)  # how many
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    num_nodes: int = number(1, 1)
+    precision: str = choice("32-true", "bf16-mixed", "16-mixed", "64-true")
+    accumulate: int = number(1, 1)  # batches a step
+    resume: str = "auto"  # auto (the run in output_dir goes on) | never | path of a checkpoint
+
+
+@dataclass
+class WandbConfig:
+    mode: str = choice("auto", "online", "offline", "disabled")  # auto: online where there is a login
+    project: str = "densevision"
+    entity: str | None = None
+    name: str | None = None  # null: the name of output_dir
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Config:
+    task: str = choice("segmentation", "detection", "classification")
+    seed: int = number(0, 0)
+    output_dir: str | None = None  # null: runs/<name of the config file>
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)

@@ -1,0 +1,82 @@
+"""What travels between the parts: batches, targets, and the names of the classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NotRequired, TypedDict
+
+from torch import Tensor
+
+IGNORE_INDEX = 255
+
+
+class SampleKey(NamedTuple):
+    """What a sampler asks a dataset for; a sample depends on (seed, epoch, index) and nothing else."""
+
+    epoch: int
+    index: int
+
+
+class SegmentationSample(TypedDict):
+    """One picture with its labels.
+
+    image: (3, H, W) uint8, RGB. label: (h, w) uint8 class indices, IGNORE_INDEX where nothing is said; absent
+    for a split without labels. In training h, w = H, W; in evaluation the label keeps its full resolution.
+    name: stem of the picture's file, unique in its split. size: the stored picture's (height, width).
+    """
+
+    image: Tensor
+    label: NotRequired[Tensor]
+    name: str
+    size: tuple[int, int]
+
+
+class SegmentationBatch(TypedDict):
+    """images: (B, 3, H, W) uint8. labels: (B, h, w) uint8. names, sizes: B entries as in SegmentationSample."""
+
+    images: Tensor
+    labels: NotRequired[Tensor]
+    names: list[str]
+    sizes: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """The classes of a data set: dataset id <-> index 0..num_classes-1 <-> name <-> colour.
+
+    ids: the id that the data set's files use, by index. names, colors: likewise; colours are RGB 0..255.
+    ignored_ids: ids that may stand in label files and mean IGNORE_INDEX.
+    """
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    ignored_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.names) == len(self.colors):
+            raise ValueError("a LabelMap needs one id, one name and one colour a class")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; never counts a background."""
+        return len(self.ids)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for checkpoints and json."""
+        return {
+            "ids": list(self.ids),
+            "names": list(self.names),
+            "colors": [list(color) for color in self.colors],
+            "ignored_ids": list(self.ignored_ids),
+        }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> LabelMap:
+        """The inverse of :meth:`to_dict`."""
+        return cls(
+            ids=tuple(stored["ids"]),
+            names=tuple(stored["names"]),
+            colors=tuple((int(r), int(g), int(b)) for r, g, b in stored["colors"]),
+            ignored_ids=tuple(stored["ignored_ids"]),
+        )

@@ -1,0 +1,44 @@
+"""Packaging. Lower bounds come from constraints.txt: the versions that the test suite was run with."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+TESTED = dict(re.findall(r"^([\w-]+)==(\S+)$", (HERE / "constraints.txt").read_text(), re.MULTILINE))
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "densevision/__init__.py").read_text())
+
+
+def at_least(*names: str) -> list[str]:
+    return [f"{name}>={TESTED[name]}" for name in names]
+
+
+setup(
+    name="densevision",
+    version=VERSION.group(1),
+    description="Detection and segmentation with mobile networks: train, search, compare and ship them",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["densevision*", "datamodules*"]), "densevision.configs"],
+    package_dir={"densevision.configs": "configs"},
+    package_data={"densevision": ["py.typed"], "densevision.configs": ["*.yaml", "*/*.yaml"]},
+    install_requires=at_least(
+        "albumentations",
+        "lightning",
+        "numpy",
+        "omegaconf",
+        "opencv-python-headless",
+        "pillow",
+        "pycocotools",
+        "rich",
+        "torch",
+        "torchmetrics",
+        "torchvision",
+        "wandb",
+    ),
+    extras_require={"dev": at_least("cityscapesscripts", "mypy", "pytest", "ruff", "timm")},
+    entry_points={"console_scripts": ["densevision = densevision.cli:main"]},
+)

@@ -1,0 +1,36 @@
+"""Where the tests find the data sets, and the rule that with data at hand no data test may skip."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "DENSEVISION_TEST_DATA"
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of small real data sets."""
+    if VARIABLE not in os.environ:
+        pytest.skip(f"{VARIABLE} does not say where the test data is")
+    folder = Path(os.environ[VARIABLE])
+    if not folder.is_dir():
+        pytest.fail(f"{VARIABLE} names {folder}, which is no folder")
+    return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test marked ``data`` that skips although the data is there is a failure."""
+    report = yield
+    if report.skipped and item.get_closest_marker("data") and VARIABLE in os.environ:
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} skipped although {VARIABLE} is set"
+    return report
+
+
+def pytest_collection_modifyitems(items):
+    """Whatever uses the data is a data test."""
+    for item in items:
+        if "test_data" in getattr(item, "fixturenames", ()):
+            item.add_marker("data")

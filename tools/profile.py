@@ -1,0 +1,5 @@
+import sys
+
+from densevision.cli import run
+
+sys.exit(run("profile"))
