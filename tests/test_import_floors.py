@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "structures", "config", "io"},
+    {"errors", "structures", "config", "io", "checkpoint"},
     {"layers"},
     {"backbones"},
     {"segmentation", "detection", "classification"},
