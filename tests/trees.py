@@ -1,0 +1,51 @@
+"""Tiny data sets drawn for one test, in the exact layouts that users have."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SCENE_IDS = (7, 8, 11, 23, 26)  # road, sidewalk, building, sky, car
+
+
+def write_cityscapes_tree(
+    root: Path,
+    split: str = "train",
+    cities: Sequence[str] = ("aachen",),
+    count: int = 2,
+    size: tuple[int, int] = (32, 64),
+    annotations: str | None = "gtFine",
+) -> list[Path]:
+    """Write ``count`` pictures a city below ``root`` and return their files.
+
+    Every picture is blocks of flat colours, one a class, with noise: a network can learn them. ``annotations=None``
+    writes no labels. The same arguments draw the same pictures; other splits and cities draw others.
+    """
+    pictures = []
+    for city in cities:
+        rng = np.random.default_rng([*split.encode(), *city.encode()])
+        for frame in range(count):
+            label = np.repeat(np.repeat(rng.choice(SCENE_IDS, size=(4, 4)).astype(np.uint8), 64, 0), 64, 1)
+            label = cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)
+            image = np.stack([label * 7, 255 - label * 5, label * 3], -1) + rng.integers(0, 20, (*size, 3))
+            stem = f"{city}_{frame:06d}_000019"
+            picture = root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png"
+            write_png(picture, image.astype(np.uint8))
+            pictures.append(picture)
+            if annotations is not None:
+                write_png(label_path(picture, annotations), label)
+    return pictures
+
+
+def label_path(picture: Path, annotations: str = "gtFine") -> Path:
+    """Where the label of a picture stands in the tree."""
+    root, split, city = picture.parents[3], picture.parents[1].name, picture.parent.name
+    return root / annotations / split / city / picture.name.replace("leftImg8bit", f"{annotations}_labelIds")
+
+
+def write_png(path: Path, array: np.ndarray) -> Path:
+    """Write (H, W) values or an (H, W, 3) RGB picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), array[..., ::-1] if array.ndim == 3 else array)
+    return path
