@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import densevision
 from densevision.config.lookup import suggestion, unknown_name
@@ -139,16 +139,14 @@ def _merge(layers: Sequence[tuple[str, dict[str, Any]]], name: str) -> LoadedCon
         try:
             merged = OmegaConf.merge(merged, values)
         except OmegaConfBaseException as error:
-            key = getattr(error, "full_key", None) or ""
-            raise UserError(f"{source}: {key}: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{source}: {_reason(error)}") from error
     try:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or ""
-        if "Missing mandatory" in str(error) or "MissingMandatory" in type(error).__name__:
-            files = ", ".join(source for source, _ in layers)
-            raise UserError(f"{files}: {key} is required and no file or override gives it") from error
-        raise UserError(f"{origins.get(key, name)}: {key}: {str(error).splitlines()[0]}") from error
+        sources = ", ".join(source for source, _ in layers)
+        if isinstance(error, MissingMandatoryValue):
+            raise UserError(f"{sources}: {error.full_key} is required and no file or override gives it") from error
+        raise UserError(f"{sources}: {_reason(error)}") from error
     assert isinstance(config, Config)
     loaded = LoadedConfig(config, name, origins)
     with loaded.blaming_origin():
@@ -156,6 +154,13 @@ def _merge(layers: Sequence[tuple[str, dict[str, Any]]], name: str) -> LoadedCon
     if config.model.backbone.reduced_tail is True:
         config.model.backbone.reduced_tail = config.task
     return loaded
+
+
+def _reason(error: OmegaConfBaseException) -> str:
+    sentence = str(error).splitlines()[0]
+    if "is not a ListConfig" in sentence:
+        sentence = "expected a list such as [a, b]"
+    return f"{error.full_key}: {sentence}" if error.full_key else sentence
 
 
 def _checked_keys(values: dict[str, Any], schema: type, source: str, prefix: str = "") -> Iterator[str]:

@@ -124,7 +124,8 @@ class TrainerConfig:
     max_epochs: int | None = number(None, 1)
     val_every: int | None = number(None, 1)  # steps between evaluations; null: every epoch; always at the end
     log_every: int = number(20, 1)  # steps between written lines
-    pictures_every: int | None = number(None, 1)  # evaluations between fixed pictures; null: none
+    checkpoint_every: int = number(500, 1)  # steps between checkpoints; also after every evaluation
+    pictures_every: int | None = number(None, 1)  # evaluations between fixed pictures; null: the last only
     pictures: int = number(4, 1)  # how many
     accelerator: str = "auto"
     devices: int | str = "auto"

@@ -1,0 +1,250 @@
+"""Configuration -> data + task + trainer: put together once, for every command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
+from rich.console import Console
+from torch import Tensor
+
+from datamodules import DATAMODULES
+from densevision.checkpoint import read_densevision_checkpoint
+from densevision.config import Config, LoadedConfig, config_from_dict, config_to_dict, lookup
+from densevision.errors import UserError
+from densevision.inference import model_from_checkpoint
+from densevision.io import atomic_write, write_json, write_png
+from densevision.models import build_model, check_batch_norm
+from densevision.segmentation.losses import sqrt_class_weights
+from densevision.structures import LabelMap
+from densevision.tasks.base import BaseTask
+from densevision.tasks.segmentation import SegmentationTask
+from densevision.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints
+from densevision.training.loggers import build_wandb_logger
+from densevision.training.pictures import FixedPictures
+from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
+from densevision.training.run_log import RunLog
+
+TASKS = {"segmentation": SegmentationTask}
+
+
+def build_datamodule(config: Config) -> Any:
+    """The datamodule that ``data.name`` names; nothing is read yet."""
+    return lookup("data set", config.data.name, DATAMODULES, key="data.name")(config.data, seed=config.seed)
+
+
+def build_task(config: Config, label_map: LabelMap, class_weights: Sequence[float] | None = None) -> BaseTask:
+    """A new model in the task that trains it; weights from ``seed`` or ``model.backbone.pretrained``."""
+    task = lookup("task", config.task, TASKS, key="task")
+    return task(build_model(config.model, label_map.num_classes), label_map, config, class_weights)
+
+
+def run_directory(loaded: LoadedConfig) -> Path:
+    """``output_dir``, or ``runs/<name of the config file>``."""
+    return Path(loaded.config.output_dir or Path("runs") / loaded.name)
+
+
+def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
+    """Train as configured, going on from the run directory's last checkpoint where there is one.
+
+    Returns:
+        The summary, which also lies in ``summary.json``: ``run_dir``, ``steps``, ``evaluation``, ``best``,
+        ``parameters``, ``seconds``, ``peak_memory_mib``, and the files.
+
+    Raises:
+        UserError: something about the configuration, the data or the run directory is wrong.
+    """
+    began = time.perf_counter()
+    config, run_dir = loaded.config, run_directory(loaded)
+    quiet_libraries()
+    with loaded.blaming_origin():
+        _check_length(config)
+        datamodule = build_datamodule(config)
+        datamodule.setup("fit")
+        pl.seed_everything(config.seed, workers=True, verbose=False)
+        task = build_task(config, datamodule.label_map, _class_weights(config, datamodule))
+        check_batch_norm(config.model, config.data.crop_size, config.data.batch_size)
+        point = _begin_run_directory(config, run_dir, console)
+    logger = build_wandb_logger(config, run_dir)
+    trainer = build_trainer(config, run_dir, console, [logger] if logger else [])
+    parameters = sum(parameter.numel() for parameter in task.model.parameters())
+    console.print(
+        f"{config.model.head.name} on {config.model.backbone.name}: {parameters / 1e6:.2f} M parameters; "
+        f"{len(datamodule.train_dataset)} training and {len(datamodule.val_dataset)} validation pictures; {run_dir}",
+        highlight=False,
+    )
+    trainer.fit(task, datamodule=datamodule, ckpt_path=point.path if point else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    summary = _summary(trainer, task, run_dir, parameters, time.perf_counter() - began)
+    if trainer.is_global_zero:
+        write_json(run_dir / "summary.json", summary)
+    return summary
+
+
+def evaluate(
+    checkpoint: Path, overrides: Sequence[str], split: str | None, save_predictions: Path | None, console: Console
+) -> dict[str, Any]:
+    """Judge a checkpoint on a split of the data its configuration names, with overrides on top.
+
+    Returns:
+        ``miou`` as a fraction, ``iou`` by class name (None where a class does not occur), ``pictures``, ``split``,
+        ``checkpoint``; of a split without labels only the last three.
+
+    Raises:
+        UserError: a wrong checkpoint or override, data with other classes, or a split without labels and no
+            ``save_predictions``.
+    """
+    quiet_libraries()
+    stored = read_densevision_checkpoint(checkpoint)
+    loaded = config_from_dict(stored["densevision"]["config"], str(checkpoint), overrides)
+    config = loaded.config
+    with loaded.blaming_origin():
+        datamodule = build_datamodule(config)
+        loader = datamodule.eval_dataloader(split or config.data.val_split)
+    trained_on = LabelMap.from_dict(stored["densevision"]["label_map"])
+    if trained_on.names != datamodule.label_map.names:
+        raise UserError(
+            f"{checkpoint} was trained on the classes {', '.join(trained_on.names)}; the data set "
+            f"'{config.data.name}' has {', '.join(datamodule.label_map.names)}"
+        )
+    task = lookup("task", config.task, TASKS)(model_from_checkpoint(stored, str(checkpoint)), trained_on, config)
+    labelled = loader.dataset.has_labels
+    if not labelled and save_predictions is None:
+        raise UserError(
+            f"the split '{split}' has no labels to judge by; --save-predictions DIR writes what is predicted"
+        )
+    if save_predictions is not None:
+        task.on_class_maps = _writer(save_predictions, trained_on)
+    trainer = build_trainer(config, run_dir=None, console=console, loggers=[])
+    trainer.validate(task, loader, verbose=False)
+    result = {"checkpoint": str(checkpoint), "split": split or config.data.val_split, "pictures": len(loader.dataset)}
+    return {**result, **task.report} if labelled else result
+
+
+def build_trainer(config: Config, run_dir: Path | None, console: Console, loggers: list[Logger]) -> pl.Trainer:
+    """Lightning's trainer for training in ``run_dir``, or for evaluation alone where that is None."""
+    settings = config.trainer
+    callbacks: list[pl.Callback] = []
+    if run_dir is not None:
+        callbacks = [
+            RunLog(run_dir / METRICS, settings.log_every, console),
+            FixedPictures(run_dir / "pictures", settings.pictures, settings.pictures_every),
+            Checkpoints(run_dir / "checkpoints", settings.checkpoint_every),
+        ]
+    every = settings.val_every * settings.accumulate if settings.val_every else None  # Lightning counts batches
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        precision=settings.precision,  # type: ignore[arg-type]
+        max_steps=settings.max_steps or -1,
+        max_epochs=settings.max_epochs or -1,
+        val_check_interval=every,
+        check_val_every_n_epoch=None if every else 1,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=config.optim.clip_norm,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the samplers of the datamodules know their share
+        logger=loggers or False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run_dir,
+        log_every_n_steps=settings.log_every,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=run_dir is not None,
+    )
+
+
+def quiet_libraries() -> None:
+    """Leave what Lightning says at warnings: its advice and adverts are not about the user's run."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _check_length(config: Config) -> None:
+    if config.trainer.max_steps is None and config.trainer.max_epochs is None:
+        raise UserError("give trainer.max_steps or trainer.max_epochs, so that the training ends")
+
+
+def _class_weights(config: Config, datamodule: Any) -> list[float] | None:
+    weights = config.loss.class_weights
+    if weights is None:
+        return None
+    if weights == "sqrt":
+        return sqrt_class_weights(datamodule.class_pixel_counts(), config.loss.class_weights_cap)
+    number = datamodule.label_map.num_classes
+    if not isinstance(weights, list) or len(weights) != number or not all(isinstance(w, int | float) for w in weights):
+        raise UserError(f"expected null, sqrt or {number} numbers, got {weights}", key="loss.class_weights")
+    return [float(weight) for weight in weights]
+
+
+def _begin_run_directory(config: Config, run_dir: Path, console: Console) -> ResumePoint | None:
+    """Find where to go on; put away what an earlier run left; write the configuration."""
+    resume = config.trainer.resume
+    first_process = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    if resume == "never" and first_process and (aside := set_aside(run_dir)):
+        console.print(f"the earlier run now lies in {aside}")
+    point = find_resume_point(resume, run_dir, config)
+    if point is not None:
+        if config.trainer.max_steps is not None and point.step >= config.trainer.max_steps:
+            raise UserError(
+                f"{run_dir} holds a finished run of {point.step} steps: raise trainer.max_steps to go on, "
+                "choose another output_dir, or begin again with trainer.resume=never"
+            )
+        for note in point.notes:
+            console.print(f"warning: {note}")
+        console.print(f"going on from {point.path}, step {point.step}")
+    if first_process:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        cut_metrics(run_dir / METRICS, point.step if point else 0)
+        with atomic_write(run_dir / "config.yaml") as temporary:
+            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))), encoding="utf-8")
+    return point
+
+
+def _writer(folder: Path, label_map: LabelMap) -> Any:
+    """Writes class maps as PNGs of the data set's own ids, ``<name>.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    to_ids = np.array(label_map.ids, dtype=np.uint8)
+
+    def write(names: Sequence[str], class_maps: Tensor) -> None:
+        for name, indices in zip(names, class_maps.cpu().numpy(), strict=True):
+            write_png(folder / f"{name}.png", to_ids[indices])
+
+    return write
+
+
+def _summary(trainer: pl.Trainer, task: BaseTask, run_dir: Path, parameters: int, seconds: float) -> dict[str, Any]:
+    keeper = next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoints))  # type: ignore[attr-defined]
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    pictures = sorted((run_dir / "pictures").glob("*.png"))
+    return {
+        "run_dir": str(run_dir),
+        "steps": trainer.global_step,
+        "evaluation": task.report,
+        "best": {task.monitor: keeper.best, "step": keeper.best_step},
+        "parameters": parameters,
+        "seconds": round(seconds, 1),
+        "peak_memory_mib": round(peak),
+        "files": {
+            "best": str(run_dir / "checkpoints" / BEST),
+            "last": str(run_dir / "checkpoints" / LAST),
+            "metrics": str(run_dir / METRICS),
+            "pictures": str(pictures[-1]) if pictures else None,
+        },
+    }

@@ -1,0 +1,100 @@
+"""What all tasks share: one way to divide the loss, to step, and to store a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import densevision
+from densevision.config.loader import config_to_dict
+from densevision.config.schema import Config, OptimConfig
+from densevision.structures import LabelMap
+from densevision.training.optim import build_optimizer, build_scheduler
+
+# A loss sum over millions of pixels would overflow half precision; a power of two scales it without rounding.
+_LOSS_SCALE = 2.0**-20
+
+
+class BaseTask(pl.LightningModule):
+    """Trains ``model`` by ``loss`` and judges it; subclasses say how a batch is used.
+
+    The loss is a sum and a count (valid pixels, or positives). Gradients of the sum are divided by the count over
+    all processes and accumulated batches just before the step, so that neither changes what is learnt.
+
+    Attributes:
+        monitor: the value of ``evaluation`` that chooses the best checkpoint; greater is better.
+        evaluation: the latest evaluation, name -> number, for logs and for choosing the best; empty before the first.
+        report: the same as ``--json`` of the evaluation has it.
+        loss_sum, loss_count: of this process since the training log last took them.
+    """
+
+    monitor = ""
+    loss_sum: Tensor
+    loss_count: Tensor
+    step_count: Tensor
+
+    def __init__(self, model: nn.Module, loss: nn.Module, label_map: LabelMap, config: Config) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.label_map = label_map
+        self.config = config
+        self.evaluation: dict[str, float] = {}
+        self.report: dict[str, Any] = {}
+        for name in ("loss_sum", "loss_count", "step_count"):
+            self.register_buffer(name, torch.zeros(()), persistent=False)
+
+    @property
+    def optim(self) -> OptimConfig:
+        """The optimiser's part of the configuration."""
+        return self.config.optim
+
+    def batch_loss(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Sum and count of the loss over one batch; two scalars."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss sum, to be divided before the optimiser steps."""
+        total, count = self.batch_loss(batch)
+        self.loss_sum += total.detach()
+        self.loss_count += count.detach()
+        self.step_count += count.detach()
+        return total * _LOSS_SCALE
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Divide the gradients by the count of all processes and accumulated batches; runs before any clipping."""
+        count = self.step_count.clone()
+        self.step_count.zero_()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(count)
+        # Lightning divided the loss by the accumulated batches, DDP the gradients by the processes
+        undo = self.trainer.world_size * self.trainer.accumulate_grad_batches / _LOSS_SCALE
+        factor = undo / count.clamp(min=1.0)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_mul_(gradients, factor)
+
+    def take_loss(self) -> float:
+        """Mean loss of this process since it was last taken; waits for the device."""
+        mean = float(self.loss_sum / self.loss_count.clamp(min=1.0))
+        self.loss_sum.zero_()
+        self.loss_count.zero_()
+        return mean
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.optim)
+        scheduler = build_scheduler(optimizer, self.optim, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add all that :func:`densevision.load` needs, as plain values."""
+        checkpoint["densevision"] = {
+            "version": densevision.__version__,
+            "config": config_to_dict(self.config),
+            "label_map": self.label_map.to_dict(),
+            "evaluation": dict(self.evaluation),
+        }

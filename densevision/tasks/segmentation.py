@@ -1,0 +1,75 @@
+"""Training and judging a segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from densevision.config.schema import Config
+from densevision.io import resize_label
+from densevision.metrics.segmentation import ConfusionMatrix
+from densevision.segmentation.losses import SegmentationLoss
+from densevision.segmentation.postprocess import class_map
+from densevision.segmentation.segmenter import Segmenter
+from densevision.structures import LabelMap, SegmentationBatch, SegmentationSample
+from densevision.tasks.base import BaseTask
+from densevision.visualize import comparison
+
+
+class SegmentationTask(BaseTask):
+    """A :class:`Segmenter` with full-resolution cross-entropy, judged by the Cityscapes mIoU.
+
+    Attributes:
+        on_class_maps: called in evaluation with the names of a batch's pictures and their class maps, (B, H, W)
+            uint8 at the size of the labels, or of the stored pictures where there are none.
+    """
+
+    monitor = "miou"
+    model: Segmenter
+
+    def __init__(
+        self, model: Segmenter, label_map: LabelMap, config: Config, class_weights: Sequence[float] | None = None
+    ) -> None:
+        loss = SegmentationLoss(model.head.align_corners, class_weights)
+        super().__init__(model, loss, label_map, config)
+        self.confusion = ConfusionMatrix(label_map.names)
+        self.on_class_maps: Callable[[Sequence[str], Tensor], None] | None = None
+
+    def batch_loss(self, batch: SegmentationBatch) -> tuple[Tensor, Tensor]:
+        logits = self.model(batch["images"])
+        total, count = self.loss(logits, batch["labels"])
+        return total, count
+
+    def on_validation_epoch_start(self) -> None:
+        self.confusion.reset()
+
+    def validation_step(self, batch: SegmentationBatch, batch_idx: int) -> None:
+        labels = batch.get("labels")
+        size = batch["sizes"][0] if labels is None else (labels.shape[-2], labels.shape[-1])
+        predicted = class_map(self.model(batch["images"]), size, self.model.head.align_corners)
+        if labels is not None:
+            self.confusion.update(predicted, labels)
+        if self.on_class_maps is not None:
+            self.on_class_maps(batch["names"], predicted)
+
+    def on_validation_epoch_end(self) -> None:
+        scores = self.confusion.compute()
+        self.report = scores.to_dict()
+        self.evaluation = {
+            "miou": scores.miou,
+            "pixel_accuracy": scores.pixel_accuracy,
+            **{f"iou/{name}": iou for name, iou in scores.iou.items()},
+        }
+
+    def draw_prediction(self, sample: SegmentationSample) -> np.ndarray:
+        """The sample's picture, truth and prediction side by side: (h, w, 3) uint8 RGB."""
+        image = sample["image"]
+        size = (image.shape[-2], image.shape[-1])
+        predicted = class_map(self.model(image[None].to(self.device)), size, self.model.head.align_corners)
+        truth = sample["label"].numpy() if "label" in sample else None
+        picture = image.permute(1, 2, 0).numpy()
+        if truth is not None:
+            truth = resize_label(truth, size)
+        return comparison(picture, truth, predicted[0].cpu().numpy(), self.label_map)

@@ -1,0 +1,125 @@
+"""What a run writes while it goes: metrics.jsonl, W&B, and the lines or the bar that a person sees."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class RunLog(pl.Callback):
+    """Writes loss, learning rate and images/s every ``every`` steps, and each evaluation.
+
+    A line of ``metrics.jsonl`` has ``step``, ``epoch``, ``seconds`` since this process began to train, and either
+    ``loss``, ``lr``, ``images_per_second`` or the values of an evaluation (null where a class does not occur). The
+    device is waited for on written steps only. Also ends the training with an evaluation.
+    """
+
+    def __init__(self, file: Path, every: int, console: Console) -> None:
+        self.file = file
+        self.every = every
+        self.console = console
+        self.progress: Progress | None = None
+        self.total_steps = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.total_steps = int(trainer.estimated_stepping_batches)
+        self._began = self._window_began = time.perf_counter()
+        self._first_step = trainer.global_step
+        self._images = 0
+        if trainer.is_global_zero and self.console.is_terminal:
+            self.progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[values]}"),
+                console=self.console,
+            )
+            self._bar = self.progress.add_task(
+                "train", total=self.total_steps, values="", completed=trainer.global_step
+            )
+            self.progress.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._images += len(batch["images"]) * trainer.world_size
+        step = trainer.global_step
+        if trainer.fit_loop._should_accumulate():
+            return
+        if step >= self.total_steps:
+            trainer.should_stop = True  # makes Lightning evaluate now, whatever val_every says
+        if self.progress is not None:
+            self.progress.update(self._bar, completed=step)
+        if step % self.every and step < self.total_steps:
+            return
+        loss = pl_module.take_loss()
+        now = time.perf_counter()
+        values = {
+            "loss": loss,
+            "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            "images_per_second": self._images / (now - self._window_began),
+        }
+        self._window_began, self._images = now, 0
+        self._write(trainer, values, prefix="train/")
+        text = f"loss {loss:.4f}  lr {values['lr']:.2e}  {values['images_per_second']:.1f} images/s"
+        if self.progress is not None:
+            self.progress.update(self._bar, values=text)
+        elif trainer.is_global_zero:
+            remaining = (now - self._began) / max(1, step - self._first_step) * (self.total_steps - step)
+            self.console.print(f"step {step}/{self.total_steps}  {text}  eta {_clock(remaining)}", highlight=False)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._evaluation_began = time.perf_counter()
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._write(trainer, pl_module.evaluation, prefix="val/")
+        if trainer.is_global_zero:
+            headline = f"{pl_module.monitor} {pl_module.evaluation[pl_module.monitor]:.4f}"
+            seconds = time.perf_counter() - self._evaluation_began
+            self.console.print(f"step {trainer.global_step}/{self.total_steps}  {headline}  ({seconds:.1f} s)")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:  # evaluation is not training time
+            pause = time.perf_counter() - self._evaluation_began
+            self._window_began += pause
+            self._began += pause
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop_bar()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop_bar()
+
+    def _stop_bar(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+    def _write(self, trainer: pl.Trainer, values: dict[str, float], prefix: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        named = {f"{prefix}{key}": None if math.isnan(value) else value for key, value in values.items()}
+        seconds = round(time.perf_counter() - self._began, 3)
+        line = {"step": trainer.global_step, "epoch": trainer.current_epoch, "seconds": seconds, **named}
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        for logger in trainer.loggers:
+            logger.log_metrics({k: v for k, v in named.items() if v is not None}, step=trainer.global_step)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,118 @@
+"""Each option of the optimiser is seen in what it does."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from densevision.config.schema import OptimConfig
+from densevision.training.optim import build_optimizer, build_scheduler
+
+
+class TinyModel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(
+            nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, groups=4, bias=False)
+        )
+        self.head = nn.Conv2d(4, 2, 1)
+
+
+def groups(**options):
+    optimizer = build_optimizer(TinyModel(), OptimConfig(**options))
+    return {group["name"]: group for group in optimizer.param_groups}
+
+
+def test_every_parameter_is_in_exactly_one_group():
+    model = TinyModel()
+    optimizer = build_optimizer(model, OptimConfig())
+    ids = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(ids) == sorted(id(p) for p in model.parameters())
+
+
+def test_biases_and_normalisation_never_decay():
+    found = groups(weight_decay=0.1)
+    assert {name: group["weight_decay"] for name, group in found.items()} == {
+        "backbone": 0.1,
+        "backbone_no_decay": 0.0,
+        "head": 0.1,
+        "head_no_decay": 0.0,
+    }
+    assert all(p.ndim == 1 for p in found["backbone_no_decay"]["params"] + found["head_no_decay"]["params"])
+
+
+@pytest.mark.parametrize(("decays", "count"), [(True, 2), (False, 1)])
+def test_depthwise_convolutions_decay_by_option(decays, count):
+    assert len(groups(decay_depthwise=decays)["backbone"]["params"]) == count
+
+
+def test_a_pretrained_backbone_can_learn_slower():
+    found = groups(lr=0.1, backbone_lr_mult=0.25)
+    assert {name: group["lr"] for name, group in found.items()} == {
+        "backbone": 0.025,
+        "backbone_no_decay": 0.025,
+        "head": 0.1,
+        "head_no_decay": 0.1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("rmsprop", torch.optim.RMSprop)]
+)
+def test_the_named_optimiser_reduces_a_loss(name, kind):
+    torch.manual_seed(0)
+    model = TinyModel()
+    optimizer = build_optimizer(model, OptimConfig(name=name, lr=0.01))
+    assert type(optimizer) is kind
+    images, losses = torch.randn(4, 3, 8, 8), []
+    for _ in range(20):
+        loss = (model.head(model.backbone(images)) - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def course(total=100, **options):
+    optim = OptimConfig(lr=1.0, **options)
+    optimizer = build_optimizer(TinyModel(), optim)
+    scheduler = build_scheduler(optimizer, optim, total)
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_poly_is_deeplabs():
+    assert course(schedule="poly", power=0.9)[::25] == pytest.approx([(1 - t / 100) ** 0.9 for t in (0, 25, 50, 75)])
+
+
+def test_cosine_falls_to_zero():
+    rates = course(schedule="cosine")
+    assert rates[50] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
+
+
+def test_one_cycle_rises_for_30_percent_and_falls():
+    rates = course(schedule="one_cycle", name="adamw")
+    assert max(range(100), key=rates.__getitem__) == 29
+    assert rates[0] == pytest.approx(1 / 25)
+    assert rates[-1] < 1e-4
+
+
+def test_constant_stays():
+    assert course(schedule="constant") == [1.0] * 100
+
+
+@pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
+def test_warm_up_rises_linearly_and_the_schedule_follows(schedule):
+    rates = course(schedule=schedule, warmup_steps=10)
+    steps = [after - before for before, after in zip(rates[:10], rates[1:10], strict=False)]
+    assert steps == pytest.approx([steps[0]] * 9)
+    assert rates[0] == pytest.approx(1e-3)
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[60] == pytest.approx(course(schedule=schedule, total=90)[50])
