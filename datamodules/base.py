@@ -1,0 +1,104 @@
+"""What the datamodules of all formats share: splits become loaders."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lightning import LightningDataModule
+from torch.utils.data import Sampler
+
+from datamodules.loader import Loader
+from datamodules.samplers import EpochSampler, EvalSampler, rank_and_world_size
+from densevision.config.schema import DataConfig
+from densevision.errors import UserError
+from densevision.structures import LabelMap, SampleKey
+
+
+class DataModule(LightningDataModule):
+    """Loaders over the splits of a data set; a format says how its splits are read.
+
+    The samplers share out the data among the ranks themselves, so the trainer must not
+    (``use_distributed_sampler=False``).
+
+    Attributes:
+        label_map: the classes; known after :meth:`setup` at the latest.
+        train_dataset, val_dataset: the configured splits, after :meth:`setup`.
+
+    Args:
+        data: the section ``data`` of the configuration.
+        seed: of the experiment.
+    """
+
+    label_map: LabelMap
+    collate: Callable[[Sequence[Any]], Any]
+
+    def __init__(self, data: DataConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.data, self.seed = data, seed
+        self.train_dataset: Any = None
+        self.val_dataset: Any = None
+
+    @abstractmethod
+    def read_split(self, split: str, training: bool) -> Any:
+        """The data set of a split, its files looked up but not read; what is missing is the data set's to tell."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Look up the files of both splits (only those for evaluation with stage "validate").
+
+        Raises:
+            UserError: no data, an unknown split, or files that are missing: now, not after an hour.
+        """
+        if stage in (None, "fit") and self.train_dataset is None:
+            self.train_dataset = self.read_split(self.data.train_split, training=True).require_labels()
+        if stage in (None, "fit", "validate") and self.val_dataset is None:
+            self.val_dataset = self.read_split(self.data.val_split, training=False).require_labels()
+
+    def train_dataloader(self) -> Loader:
+        """Batches of the training split, the last incomplete one of an epoch left out.
+
+        Raises:
+            UserError: the split does not fill one batch.
+        """
+        self.setup("fit")
+        rank, world_size = rank_and_world_size()
+        check_batch_size(len(self.train_dataset), self.data, world_size)
+        sampler = EpochSampler(len(self.train_dataset), self.seed, rank=rank, world_size=world_size)
+        return self._loader(self.train_dataset, sampler, self.data.batch_size, drop_last=True)
+
+    def val_dataloader(self) -> Loader:
+        """Batches of the validation split, every picture once over all ranks."""
+        self.setup("validate")
+        return self._eval_loader(self.val_dataset)
+
+    def eval_dataloader(self, split: str) -> Loader:
+        """Batches of any split; one without labels gives samples without labels.
+
+        Raises:
+            UserError: an unknown split, or labels for some of its pictures only.
+        """
+        dataset = self.read_split(split, training=False)
+        return self._eval_loader(dataset.require_labels() if dataset.has_labels else dataset)
+
+    def class_pixel_counts(self) -> Any:
+        """(K,) int64: the labelled pixels of each class in the training split."""
+        self.setup("fit")
+        return self.train_dataset.class_pixel_counts()
+
+    def _eval_loader(self, dataset: Any) -> Loader:
+        return self._loader(dataset, EvalSampler(len(dataset), *rank_and_world_size()), self.data.eval_batch_size)
+
+    def _loader(self, dataset: Any, sampler: Sampler[SampleKey], batch_size: int, drop_last: bool = False) -> Loader:
+        return Loader(dataset, sampler, batch_size, self.data.num_workers, type(self).collate, drop_last)
+
+
+def check_batch_size(size: int, data: DataConfig, world_size: int = 1) -> None:
+    """Raise a UserError if ``size`` training pictures do not fill one batch of every process."""
+    if size < data.batch_size * world_size:
+        processes = f" in each of {world_size} processes" if world_size > 1 else ""
+        raise UserError(
+            f"the training split '{data.train_split}' has {size} pictures, fewer than one batch of "
+            f"{data.batch_size}{processes}; set data.batch_size to {max(1, size // world_size)} or less",
+            key="data.batch_size",
+        )

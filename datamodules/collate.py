@@ -1,0 +1,43 @@
+"""Samples become a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from densevision.errors import UserError
+from densevision.structures import SegmentationBatch, SegmentationSample
+
+
+def collate_segmentation(samples: Sequence[SegmentationSample]) -> SegmentationBatch:
+    """Stack samples of one size; a batch has labels if its samples have.
+
+    Raises:
+        UserError: pictures or labels of different sizes; says what to set.
+    """
+    batch = SegmentationBatch(
+        images=_stack([s["image"] for s in samples], "pictures", samples),
+        names=[s["name"] for s in samples],
+        sizes=[s["size"] for s in samples],
+    )
+    if "label" in samples[0]:
+        batch["labels"] = _stack([s["label"] for s in samples], "labels", samples)
+    return batch
+
+
+def _stack(tensors: Sequence[Tensor], what: str, samples: Sequence[SegmentationSample]) -> Tensor:
+    first = tensors[0]
+    for tensor, sample in zip(tensors, samples, strict=True):
+        if tensor.shape != first.shape:
+            raise UserError(
+                f"{what} of different sizes cannot share a batch: {samples[0]['name']} is "
+                f"{_size(first)}, {sample['name']} is {_size(tensor)} (height x width); "
+                "for training set data.crop_size (or data.image_size), for evaluation data.eval_batch_size=1"
+            )
+    return torch.stack([*tensors]).contiguous()
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape[-2:]))

@@ -1,0 +1,82 @@
+"""The one DataLoader of all formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from densevision.errors import UserError
+from densevision.structures import SampleKey
+
+
+class Loader(DataLoader):
+    """A DataLoader out of whose workers a UserError comes as it was raised.
+
+    torch rebuilds a worker's exception around the text of its traceback. So a worker does not raise a UserError but
+    sends it in place of its batch, and it is raised here, where the commands print its sentence.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: Sampler[SampleKey],
+        batch_size: int,
+        num_workers: int,
+        collate: Callable[[Sequence[Any]], Any],
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__(
+            _SendErrors(dataset),
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=_PassErrors(collate),
+            drop_last=drop_last,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=num_workers > 0,
+            worker_init_fn=_one_thread if num_workers > 0 else None,
+        )
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def _one_thread(worker: int) -> None:
+    """Workers share the cores among them; OpenCV would start a pool in each."""
+    cv2.setNumThreads(0)
+
+
+@dataclass
+class _SendErrors(Dataset):
+    dataset: Any
+
+    def __getitem__(self, key: SampleKey) -> Any:
+        try:
+            return self.dataset[key]
+        except UserError as error:
+            return error
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+@dataclass
+class _PassErrors:
+    collate: Callable[[Sequence[Any]], Any]
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        for sample in samples:
+            if isinstance(sample, UserError):
+                return sample
+        try:
+            return self.collate(samples)
+        except UserError as error:
+            return error

@@ -1,0 +1,172 @@
+"""From a stored picture to what the model is shown.
+
+Geometry is ours and crops first: scale, place and mirroring are drawn, then one warp fetches just the window that
+is wanted. It samples the points that resizing the whole picture and cropping would, so the outcome is the same
+(labels exactly, pictures within one grey level) at a fraction of the work. Colour is albumentations', reseeded
+for every sample: left alone it repeats itself in every worker and every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from densevision.io import resize_image, resize_label
+from densevision.structures import IGNORE_INDEX
+
+FILL = 127  # what lies outside a picture: about 0 once the model has normalised it
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which part of a scaled and perhaps mirrored picture is wanted.
+
+    scaled: (height, width) of the whole picture once scaled. top, left: where the window begins in it; negative
+    where the window is larger than the picture. size: the window's (height, width). flip: mirror the window.
+    """
+
+    scaled: tuple[int, int]
+    top: int
+    left: int
+    size: tuple[int, int]
+    flip: bool
+
+
+def draw_window(
+    rng: np.random.Generator,
+    picture: tuple[int, int],
+    crop_size: Sequence[int] | None,
+    scale_range: Sequence[float] = (1.0, 1.0),
+    scale_step: float = 0.0,
+    flip: float = 0.0,
+) -> Window:
+    """Draw a training window.
+
+    Args:
+        rng: the sample's own.
+        picture: (height, width) of the picture.
+        crop_size: of the window; None for the picture's own size (at scale 1 the whole picture).
+        scale_range: lowest and highest scale, drawn evenly.
+        scale_step: grid of the scales from the lowest on; 0 draws any number between.
+        flip: probability of mirroring.
+    """
+    low, high = scale_range
+    if scale_step > 0:
+        scale = low + scale_step * int(rng.integers(int((high - low) / scale_step + 1e-6) + 1))
+    else:
+        scale = float(rng.uniform(low, high))
+    scaled = max(1, round(picture[0] * scale)), max(1, round(picture[1] * scale))
+    size = (crop_size[0], crop_size[1]) if crop_size is not None else picture
+    # a window larger than the picture leaves room on one side or the other, drawn likewise
+    top, left = (int(rng.integers(min(0, s - c), max(0, s - c) + 1)) for s, c in zip(scaled, size, strict=True))
+    return Window(scaled, top, left, size, flip=bool(rng.random() < flip))
+
+
+def warp_image(image: np.ndarray, window: Window) -> np.ndarray:
+    """Fetch a window from a picture: (H, W, 3) uint8 -> (*window.size, 3) uint8, bilinear, FILL outside.
+
+    Equal to cv2.resize(INTER_LINEAR) of the whole picture, cropped: destination x shows source (x + .5) * ratio - .5.
+    """
+    inside, (top, left), (height, width) = _inside(window)
+    ratio_y, ratio_x = image.shape[0] / window.scaled[0], image.shape[1] / window.scaled[1]
+    first_y, first_x = (top + 0.5) * ratio_y - 0.5, (left + 0.5) * ratio_x - 0.5
+    # the part of the source that bilinear sampling touches, so that the warp need not look at more
+    y, x = max(0, int(first_y) - 1), max(0, int(first_x) - 1)
+    part = image[y : int(first_y + ratio_y * height) + 3, x : int(first_x + ratio_x * width) + 3]
+    if window.flip:
+        first_x, ratio_x = first_x + ratio_x * (width - 1), -ratio_x
+    fetched = cv2.warpAffine(
+        part,
+        np.array([[ratio_x, 0, first_x - x], [0, ratio_y, first_y - y]]),
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,  # as resizing does at the picture's own edge
+    )
+    return _placed(fetched, inside, window, FILL)
+
+
+def warp_label(label: np.ndarray, window: Window) -> np.ndarray:
+    """Fetch a window from a label map: (H, W) uint8 -> window.size, nearest, IGNORE_INDEX outside.
+
+    Equal to cv2.resize(INTER_NEAREST) of the whole map, cropped: destination x shows source floor(x * ratio).
+    """
+    inside, (top, left), (height, width) = _inside(window)
+    rows = (np.arange(top, top + height) * (label.shape[0] / window.scaled[0])).astype(np.intp)
+    columns = (np.arange(left, left + width) * (label.shape[1] / window.scaled[1])).astype(np.intp)
+    if window.flip:
+        columns = columns[::-1]
+    fetched = label.take(rows, axis=0).take(columns, axis=1)
+    return _placed(fetched, inside, window, IGNORE_INDEX)
+
+
+def _inside(window: Window) -> tuple[tuple[slice, slice], tuple[int, int], tuple[int, int]]:
+    """Where the picture lies in the window: slices of the window, and top, left and size in the scaled picture."""
+    top, left = max(0, window.top), max(0, window.left)
+    bottom = min(window.scaled[0], window.top + window.size[0])
+    right = min(window.scaled[1], window.left + window.size[1])
+    x = slice(left - window.left, right - window.left)
+    if window.flip:
+        x = slice(window.size[1] - x.stop, window.size[1] - x.start)
+    y = slice(top - window.top, bottom - window.top)
+    return (y, x), (top, left), (bottom - top, right - left)
+
+
+def _placed(fetched: np.ndarray, inside: tuple[slice, slice], window: Window, fill: int) -> np.ndarray:
+    if fetched.shape[:2] == window.size:
+        return fetched
+    placed = np.full((*window.size, *fetched.shape[2:]), fill, np.uint8)
+    placed[inside] = fetched
+    return placed
+
+
+class TrainTransform:
+    """What a training picture goes through; arguments as the keys of ``data`` with the same names."""
+
+    def __init__(
+        self,
+        image_size: Sequence[int] | None = None,
+        crop_size: Sequence[int] | None = None,
+        scale_range: Sequence[float] = (1.0, 1.0),
+        scale_step: float = 0.0,
+        flip: float = 0.0,
+        photometric: float = 0.0,
+    ) -> None:
+        self.image_size, self.crop_size = image_size, crop_size
+        self.scale_range, self.scale_step, self.flip = scale_range, scale_step, flip
+        self.photometric = photometric
+        self.colour = colour_changes() if photometric > 0 else None
+
+    def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """image: (H, W, 3), label: (H, W), both uint8 -> the same, of the crop's size."""
+        if self.image_size is not None:
+            image, label = resize_image(image, self.image_size), resize_label(label, self.image_size)
+        height, width = label.shape
+        window = draw_window(rng, (height, width), self.crop_size, self.scale_range, self.scale_step, self.flip)
+        image, label = warp_image(image, window), warp_label(label, window)
+        if self.colour is not None and rng.random() < self.photometric:
+            self.colour.set_random_seed(int(rng.integers(2**32)))
+            image = self.colour(image=image)["image"]
+        return image, label
+
+
+class EvalTransform:
+    """What a picture goes through in evaluation: at ``image_size``, or its own; the label keeps its resolution."""
+
+    def __init__(self, image_size: Sequence[int] | None = None) -> None:
+        self.image_size = image_size
+
+    def __call__(self, image: np.ndarray, label: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """image: (H, W, 3), label: (h, w) or None, both uint8 -> the same, the picture resized."""
+        return (image if self.image_size is None else resize_image(image, self.image_size)), label
+
+
+def colour_changes() -> A.Compose:
+    """Brightness, contrast, saturation and hue, each a little, in random order."""
+    return A.Compose(
+        [A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.7, 1.3), hue=(-0.03, 0.03), p=1.0)],
+        strict=True,  # an argument that the installed version does not know is an error, not a warning
+    )

@@ -1,0 +1,298 @@
+"""Pictures, label maps and small files: the one way in and the one way out.
+
+The rules for a picture, the same in training, evaluation and prediction:
+
+- It becomes (H, W, 3) uint8 RGB: grey is repeated, 16 bits keep the upper 8, palettes and CMYK are converted, and
+  transparency is dropped (the stored colours count, on no background).
+- **Pixels are taken as stored; an EXIF orientation is ignored.** Boxes and labels refer to stored pixels, so does
+  every prediction, and one that turned the picture would not match them. :func:`exif_orientation` tells.
+- A file that does not hold its whole picture is an error. Decoders fill the missing part with grey and go on, so
+  the structure of PNG and JPEG files is checked before they are decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+import struct
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from densevision.errors import UserError
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 2**27  # 400 MB as RGB; a small file can claim far more
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+# in JPEG's coded data FF is followed by 00 (a stuffed byte), a restart marker or fill bytes; anything else ends it
+_END_OF_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+_MARKER = re.compile(rb"\xff+[^\xff]")
+_EOI, _SOS = 0xD9, 0xDA
+_BETWEEN_SCANS = {0xC4, _EOI, _SOS, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE}
+_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a picture of any kind as (H, W, 3) uint8 RGB, by the rules above.
+
+    Raises:
+        UserError: missing, empty, unreadable, not a picture, damaged or cut short, or more than MAX_PIXELS.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    if data.startswith(_PNG):
+        _check_png(path, data)
+        image = _decode(data)
+    elif data.startswith(_JPEG):
+        components, end = _check_jpeg(path, data)
+        image = None if components == 4 else _decode(data)  # CMYK: the decoders differ, Pillow knows Adobe's
+        if image is not None and _ends_in_fill(image) and _wants_more_data(data, end, image):
+            raise UserError(f"{path} is damaged: its coded data ends before the picture does")
+    else:
+        image = None
+    return _decode_slowly(path, data) if image is None else image
+
+
+def read_label(path: str | Path) -> np.ndarray:
+    """Read a label map as (H, W) uint8: the values of a grey file, the indices (not the colours) of a palette file.
+
+    Raises:
+        UserError: as :func:`read_image`, or the file holds colours, 16 bits or JPEG's approximate values.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    if data.startswith(_PNG):
+        depth, color = _check_png(path, data)
+        if color == 0 and depth <= 8:
+            label = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+            if label is not None and label.ndim == 2:
+                return label // (255 // (2**depth - 1))  # decoders stretch 1, 2 and 4 bits to 0..255
+    with _sentences(path), Image.open(io.BytesIO(data)) as image:
+        _check_pixels(path, *image.size)
+        if image.format == "JPEG":
+            raise UserError(f"{path} is a JPEG, which does not keep exact class numbers; labels are PNG files")
+        if image.mode not in ("L", "P", "1"):
+            raise UserError(
+                f"{path} holds {'16-bit values' if image.mode.startswith('I') else f'{image.mode} colours'}; "
+                "a label map is an 8-bit PNG with one class number a pixel (grey or palette)"
+            )
+        return np.array(image, dtype=np.uint8)
+
+
+def exif_orientation(path: str | Path) -> int:
+    """The EXIF orientation 1..8 of a picture; 1, as stored, where it says nothing or cannot be read."""
+    try:
+        with Image.open(path) as image:
+            orientation = image.getexif().get(0x0112, 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def list_images(paths: Iterable[str | Path]) -> list[Path]:
+    """The given files, and the pictures directly in the given folders, sorted by name.
+
+    In folders the suffix decides, in any case; hidden files are passed over (``._x.jpg`` is no picture).
+
+    Raises:
+        UserError: a path is not there, or a folder has no pictures.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != ".")
+            if not inside:
+                raise UserError(f"{path} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"{path} does not exist")
+    if not found:
+        raise UserError("no picture was named")
+    return found
+
+
+def resize_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Resize (H, W[, C]) uint8 to ``size=(height, width)``: by area where it shrinks, else bilinear."""
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_label(label: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Resize (H, W) class numbers to ``size=(height, width)`` by nearest neighbour, cv2.INTER_NEAREST's."""
+    height, width = size
+    if label.shape == (height, width):
+        return label
+    return cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` to write to; it takes the name ``path`` if the block ends well.
+
+    Whoever reads ``path`` sees the old file or the whole new one; after an error nothing is left behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())  # the name must not reach the disk before the content
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write strict JSON atomically; numbers that JSON has not (NaN, infinity) become null."""
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def write_png(path: str | Path, array: np.ndarray) -> None:
+    """Write (H, W) uint8 values or an (H, W, 3) uint8 RGB picture atomically."""
+    done, data = cv2.imencode(".png", cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if array.ndim == 3 else array)
+    if not done:
+        raise ValueError(f"cannot encode an array of shape {array.shape} as PNG")
+    with atomic_write(path) as partial:
+        partial.write_bytes(data.tobytes())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy and torch
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not a picture") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not data:
+        raise UserError(f"{path} is empty (0 bytes)")
+    return data
+
+
+def _decode(data: bytes) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+
+
+def _decode_slowly(path: Path, data: bytes) -> np.ndarray:
+    """Pillow's decoders: every format, strict about missing data."""
+    with _sentences(path), Image.open(io.BytesIO(data)) as image:
+        _check_pixels(path, *image.size)
+        if image.mode.startswith("I;16"):
+            return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+@contextmanager
+def _sentences(path: Path) -> Iterator[None]:
+    """What Pillow raises about a file, in one sentence that names it."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is not an image, or not one of a kind that can be read") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} is too large: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, TypeError) as error:
+        raise UserError(f"{path} is damaged or cut short: {error}") from error
+
+
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UserError(
+            f"{path} is {width}x{height} pixels (width x height), {width * height / 1e6:.0f} million; "
+            f"at most {MAX_PIXELS / 1e6:.0f} million can be read: cut it into parts"
+        )
+
+
+def _check_png(path: Path, data: bytes) -> tuple[int, int]:
+    """Walk the chunks of a PNG up to its end and compare their checksums; return (bit depth, colour type)."""
+    view, position, kind = memoryview(data), len(_PNG), b""
+    header = (0, 0)
+    while kind != b"IEND":
+        if position + 12 > len(data):
+            raise UserError(f"{path} is cut short: a PNG file ends with the chunk IEND")
+        length = int.from_bytes(view[position : position + 4], "big")
+        body = position + 8 + length
+        if body + 4 > len(data):
+            raise UserError(f"{path} is cut short or damaged at byte {position}")
+        if zlib.crc32(view[position + 4 : body]) != int.from_bytes(view[body : body + 4], "big"):
+            raise UserError(f"{path} is damaged: the checksum at byte {body} does not match")
+        kind = bytes(view[position + 4 : position + 8])
+        if kind == b"IHDR" and length == 13:
+            width, height, *header_bytes = struct.unpack_from(">IIBB", data, position + 8)
+            _check_pixels(path, width, height)
+            header = (header_bytes[0], header_bytes[1])
+        position = body + 4
+    return header
+
+
+def _check_jpeg(path: Path, data: bytes) -> tuple[int, int]:
+    """Walk the segments of a JPEG; return (number of colour components, position of its end marker)."""
+    position, components, in_scans = 2, 0, False
+    while True:
+        found = _END_OF_SCAN.search(data, position) if in_scans else _MARKER.match(data, position)
+        if found is None:
+            if position >= len(data) - 2 or in_scans:
+                raise UserError(f"{path} is cut short: a JPEG file ends with the marker FFD9")
+            raise UserError(f"{path} is damaged at byte {position}")
+        marker, position = data[found.end() - 1], found.end()
+        if marker == _EOI and in_scans:
+            return components, found.start()
+        if in_scans and marker not in _BETWEEN_SCANS:
+            raise UserError(f"{path} is damaged at byte {position}")
+        length = int.from_bytes(data[position : position + 2], "big")
+        if length < 2 or position + length > len(data):
+            raise UserError(f"{path} is cut short or damaged at byte {position}")
+        if marker in _START_OF_FRAME and length >= 8:
+            height, width, components = struct.unpack_from(">HHB", data, position + 3)
+            _check_pixels(path, width, height)
+        in_scans = in_scans or marker == _SOS
+        position += length
+
+
+def _ends_in_fill(image: np.ndarray) -> bool:
+    """Whether the last block is the mid-grey with which JPEG decoders fill what they have no data for."""
+    return bool((image[-1, -4:] == 128).all())
+
+
+def _wants_more_data(data: bytes, end: int, image: np.ndarray) -> bool:
+    """Whether further coded data would change the picture: it had too little, and its end was made up.
+
+    A picture that ends in honest grey is complete, and its decoder passes over data that follows.
+    """
+    longer = _decode(data[:end] + b"\x5a" * 256 + data[end:])
+    return longer is None or not np.array_equal(longer, image)
