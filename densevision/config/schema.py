@@ -50,7 +50,8 @@ class BackboneConfig:
     # which block first uses the new atrous rate: the one after the block that lost its stride (old, as
     # published) or that block itself (new, as torchvision)
     dilation_rule: str = choice("old", "new")
-    pretrained: str | None = None  # path of a state dict (torchvision's or timm's names) or of a checkpoint
+    # path of a state dict (torchvision's or timm's names) or of a checkpoint; torchvision | timm downloads
+    pretrained: str | None = None
     norm: NormConfig = field(default_factory=NormConfig)
 
 
@@ -75,6 +76,9 @@ class ModelConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     # how 0..255 becomes the network's input: half is [-1, 1]; null follows the pretrained weights, half without
     preprocess: str | None = choice(None, "half", "imagenet")
+    # backbone and head: path of a state dict of torchvision's lraspp_mobilenet_v3_large or of a checkpoint, or
+    # torchvision (downloads)
+    pretrained: str | None = None
 
 
 @dataclass

@@ -1,0 +1,17 @@
+"""The few building blocks that all networks here are made of; plain arguments in, plain modules out."""
+
+from densevision.layers.blocks import InvertedResidual
+from densevision.layers.conv import ConvNormAct, activation, make_divisible
+from densevision.layers.norm import NormSpec
+from densevision.layers.preprocess import Preprocess
+from densevision.layers.squeeze_excite import SqueezeExcite
+
+__all__ = [
+    "ConvNormAct",
+    "InvertedResidual",
+    "NormSpec",
+    "Preprocess",
+    "SqueezeExcite",
+    "activation",
+    "make_divisible",
+]

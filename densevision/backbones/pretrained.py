@@ -1,0 +1,193 @@
+"""Published weights: where they come from, what follows from that, and how they are put into a network."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from densevision.backbones.names import from_timm, from_torchvision
+from densevision.checkpoint import read_checkpoint
+from densevision.config.lookup import lookup
+from densevision.errors import UserError
+
+log = logging.getLogger("densevision")
+
+# (family, width) -> timm's name of the network with published weights
+_TIMM_NAMES = {
+    ("mobilenet_v2", 0.5): "mobilenetv2_050",
+    ("mobilenet_v2", 1.0): "mobilenetv2_100",
+    ("mobilenet_v2", 1.4): "mobilenetv2_140",
+    ("mobilenet_v3_large", 1.0): "mobilenetv3_large_100",
+    ("mobilenet_v3_small", 0.75): "mobilenetv3_small_075",
+    ("mobilenet_v3_small", 1.0): "mobilenetv3_small_100",
+}
+_SHOWN = 6  # keys named in a message
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights under our names, and what they were trained with.
+
+    origin: the file or hub, for messages. source: ``torchvision``, ``timm`` or ``densevision``.
+    state: ``backbone.*`` and ``head.*``. eps: of the backbone's normalisation, None if the source does not say.
+    preprocess: what the pixels went through, likewise.
+    """
+
+    origin: str
+    source: str
+    state: dict[str, Tensor]
+    eps: float | None
+    preprocess: str | None
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The entries below ``name`` (``backbone``), without that prefix."""
+        return {key.removeprefix(f"{name}."): value for key, value in self.state.items() if key.startswith(f"{name}.")}
+
+
+def read_pretrained(where: str, family: str, width_mult: float = 1.0, segmenter: bool = False) -> Pretrained:
+    """Weights from a file, or from a hub if ``where`` is ``torchvision`` or ``timm``; nothing else is downloaded.
+
+    Whose names a file has is seen from its keys. Epsilon follows: torchvision's V2 was trained with 1e-5, its V3 with
+    1e-3, timm's networks with 1e-5 (its ``tf_*`` with 1e-3: set ``norm.eps`` for these).
+
+    Args:
+        family, width_mult: of the network, to choose what to download.
+        segmenter: download a whole LR-ASPP instead of a classifier.
+
+    Raises:
+        UserError: no such file, a damaged one, unknown names, or nothing published for this network.
+    """
+    if where in ("torchvision", "timm"):
+        stored: dict[str, Any] = _download(where, family, width_mult, segmenter)
+        origin = f"{where}'s weights"
+    else:
+        origin = where
+        stored = read_checkpoint(Path(where).expanduser())
+    meta = stored.get("densevision")
+    for key in ("state_dict", "model"):
+        if isinstance(stored.get(key), dict):
+            stored = stored[key]
+    state = {key: value for key, value in stored.items() if isinstance(value, Tensor)}
+    if any(key.startswith("model.backbone.") for key in state):
+        trained = meta["config"]["model"] if isinstance(meta, dict) else {}
+        eps = trained["backbone"]["norm"]["eps"] if trained else None
+        own = {key.removeprefix("model."): value for key, value in state.items()}
+        return Pretrained(origin, "densevision", own, eps, trained.get("preprocess"))
+    if "conv_stem.weight" in state:
+        return Pretrained(origin, "timm", from_timm(state), 1e-5, "imagenet")
+    if any(re.match(r"(features|backbone)\.0\.0\.weight", key) for key in state):
+        eps = 1e-5 if any(".conv." in key for key in state) else 1e-3
+        return Pretrained(origin, "torchvision", from_torchvision(state), eps, "imagenet")
+    names = ", ".join(list(state)[:3]) or "no tensors"
+    raise UserError(f"{origin} holds {names}, ...: neither torchvision's names of a MobileNet, nor timm's, nor ours")
+
+
+def load_backbone(backbone: nn.Module, weights: Pretrained, first_reduced: int | None = None) -> None:
+    """Put weights into a backbone, all or an error.
+
+    Args:
+        backbone: a :class:`densevision.backbones.Backbone`.
+        first_reduced: index of the first block that a reduced tail changes, None without. Then a file of the full
+            tail is accepted: all tensors are taken, in network order, up to the first that does not fit, which must
+            lie in the tail; a warning says how many are left at random.
+
+    Raises:
+        UserError: keys are missing or too many, or shapes differ; names them.
+    """
+    state = weights.part("backbone")
+    wanted = backbone.state_dict()
+    misfits = _misfits(wanted, state)
+    if first_reduced is not None and misfits and all(_is_in_tail(key, first_reduced) for key in misfits):
+        keys = list(wanted)
+        cut = keys.index(next(iter(misfits)))
+        backbone.load_state_dict({key: state[key] for key in keys[:cut] if key in state}, strict=False)
+        left = [name for name, _ in backbone.named_parameters() if keys.index(name) >= cut]
+        total = sum(1 for _ in backbone.parameters())
+        log.warning(
+            "%s has the full tail, the network a reduced one: %d of %d tensors loaded, %d from %s on start at random",
+            weights.origin,
+            total - len(left),
+            total,
+            len(left),
+            left[0],
+        )
+        return
+    misfits |= _surplus(wanted, state)
+    _load_all(backbone, state, misfits, weights.origin)
+
+
+def load_whole(model: nn.Module, weights: Pretrained) -> None:
+    """Put weights into backbone and head, all or an error.
+
+    Raises:
+        UserError: keys are missing or too many, or shapes differ; names them.
+    """
+    wanted = model.state_dict()
+    surplus = {key: "not in the network" for key in weights.state if key not in wanted}
+    _load_all(model, weights.state, _misfits(wanted, weights.state) | surplus, weights.origin)
+
+
+def _load_all(module: nn.Module, state: dict[str, Tensor], misfits: dict[str, str], origin: str) -> None:
+    if misfits:
+        named = "; ".join(f"{key}: {what}" for key, what in list(misfits.items())[:_SHOWN])
+        more = f"; and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
+        raise UserError(f"{origin} does not fit the network ({named}{more}); family, width and tail must be the same")
+    wanted = module.state_dict()
+    module.load_state_dict({key: value for key, value in state.items() if key in wanted}, strict=False)
+
+
+def _misfits(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, str]:
+    """What the network needs and the file lacks or has in another shape, in network order."""
+    misfits: dict[str, str] = {}
+    for key, value in wanted.items():
+        if key.endswith("num_batches_tracked"):
+            continue  # a counter that nothing here reads; old files lack it
+        if key not in state:
+            misfits[key] = "not in the file"
+        elif state[key].shape != value.shape:
+            misfits[key] = f"{tuple(state[key].shape)} in the file, {tuple(value.shape)} in the network"
+    return misfits
+
+
+def _surplus(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, str]:
+    """What the file has for a layer that the network has otherwise (say squeeze-and-excite); deeper layers may be."""
+    layers = {_layer(key) for key in wanted if ".project." in key or key.startswith("stem.")}
+    return {key: "not in the network" for key in state if key not in wanted and _layer(key) in layers}
+
+
+def _layer(key: str) -> str:
+    return ".".join(key.split(".")[: 2 if key.startswith("blocks.") else 1])
+
+
+def _is_in_tail(key: str, first: int) -> bool:
+    match = re.match(r"blocks\.(\d+)\.", key)
+    return int(match[1]) >= first if match else key.startswith("last_conv.")
+
+
+def _download(where: str, family: str, width_mult: float, segmenter: bool) -> dict[str, Any]:
+    try:
+        if where == "timm" and not segmenter:
+            return _download_timm(family, width_mult)
+        from torchvision.models import get_model_weights
+
+        if where != "torchvision" or width_mult != 1 or (segmenter and family != "mobilenet_v3_large"):
+            raise UserError(f"{where} has no published weights of this network ({family}, width {width_mult:g})")
+        name = f"lraspp_{family}" if segmenter else family
+        return dict(get_model_weights(name).DEFAULT.get_state_dict(progress=False))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{where}'s weights could not be downloaded ({error}); give the path of a file") from error
+
+
+def _download_timm(family: str, width_mult: float) -> dict[str, Any]:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError("timm is not installed; pip install timm, or give the path of a file") from error
+    known = {f"{name} at width {width:g}": theirs for (name, width), theirs in _TIMM_NAMES.items()}
+    name = lookup("network with weights in timm", f"{family} at width {width_mult:g}", known)
+    return dict(timm.create_model(name, pretrained=True).state_dict())
