@@ -1,0 +1,69 @@
+"""From a segmenter's coarse logits to one class a pixel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densevision.structures import IGNORE_INDEX
+
+
+def upsample_logits(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Bilinear logits at the size of the picture or its label.
+
+    Args:
+        logits: (B, K, h, w) in any floating type; half types become float32, as interpolated bfloat16 changes
+            about 0.4 % of the classes.
+        size: (H, W) to reach.
+        align_corners: as the segmenter's head has it.
+
+    Returns:
+        (B, K, H, W) float32, or float64 for float64.
+    """
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def class_map(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """The most likely class of each pixel, the first of equals: bit-equal to ``upsample_logits(...).argmax(1)``.
+
+    Args:
+        logits: (B, K, h, w) in any floating type, without nan; K at most 255.
+        size, align_corners: as in :func:`upsample_logits`.
+
+    Returns:
+        (B, H, W) uint8 class indices.
+    """
+    num_classes = logits.shape[1]
+    if num_classes > IGNORE_INDEX:
+        raise ValueError(f"{num_classes} classes do not fit into a uint8 map beside {IGNORE_INDEX}, which is ignored")
+    if logits.device.type == "cpu" and _classes_alone_are_equal(logits, size):
+        return _running_maximum(logits.detach(), size, align_corners)
+    # max finds the same first maximum as argmax, on the CPU in a sixth of its time
+    return upsample_logits(logits, size, align_corners).max(1)[1].to(torch.uint8)
+
+
+def _running_maximum(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """One class upsampled at a time: a third of the time, and memory for three maps instead of K."""
+    best = upsample_logits(logits[:, :1], size, align_corners)
+    better = torch.empty(best.shape, dtype=torch.bool)
+    winner = torch.zeros(best.shape, dtype=torch.uint8)
+    for index in range(1, logits.shape[1]):
+        rival = upsample_logits(logits[:, index : index + 1], size, align_corners)
+        torch.gt(rival, best, out=better)
+        winner.masked_fill_(better, index)
+        torch.maximum(best, rival, out=best)
+    return winner[:, 0]
+
+
+def _classes_alone_are_equal(logits: Tensor, size: tuple[int, int]) -> bool:
+    """Whether torch interpolates a class alone to the same bits as all together.
+
+    It has two CPU kernels, which round differently. The other one is for channels_last tensors and for outputs
+    whose height and width sum to at most 128 (``UpSampleKernel.cpp``, ``_use_vectorized_kernel_cond_2d``).
+    A graph being exported gets the plain formula, whose length does not depend on the number of classes.
+    """
+    plain = logits.is_contiguous() and not logits.is_contiguous(memory_format=torch.channels_last)
+    return plain and sum(size) > 128 and not torch.compiler.is_compiling()
