@@ -2,4 +2,5 @@ import sys
 
 from densevision.cli import run
 
-sys.exit(run("check_data"))
+if __name__ == "__main__":
+    sys.exit(run("check_data"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -157,9 +156,9 @@ class Backbone(nn.Module):
         self._collect(found, -1, {"output": x})
         for i, block in enumerate(self.blocks):
             if any(info.layer == i for info in self.feature_info.values()):
-                taps = cast(InvertedResidual, block).taps(x)
+                taps: dict[str, Tensor] = {}
+                x = block(x, taps)
                 self._collect(found, i, taps)
-                x = list(taps.values())[-1]
             else:
                 x = block(x)
         if self.last_conv is not None:

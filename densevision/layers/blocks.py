@@ -58,17 +58,23 @@ class InvertedResidual(nn.Module):
         self.se = SqueezeExcite(expansion, squeeze) if squeeze else nn.Identity()
         self.project = ConvNormAct(expansion, out_channels, act=None, norm=norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.taps(x)[self.until]
+    def forward(self, x: Tensor, taps: dict[str, Tensor] | None = None) -> Tensor:
+        """The last of :data:`TAPS` that is built; ``taps``, if given, is filled with all of them by name.
 
-    def taps(self, x: Tensor) -> dict[str, Tensor]:
-        """All of :data:`TAPS` up to ``until``: after the expansion, after the depthwise (before SE), the output."""
-        taps = {"expansion": self.expand(x)}
+        The depthwise tap is before squeeze-and-excite. Without ``taps`` each map is freed once the next is there.
+        """
+        out = self.expand(x)
+        if taps is not None:
+            taps["expansion"] = out
         if self.until == "expansion":
-            return taps
-        taps["depthwise"] = self.depthwise(taps["expansion"])
+            return out
+        out = self.depthwise(out)
+        if taps is not None:
+            taps["depthwise"] = out
         if self.until == "depthwise":
-            return taps
-        out = self.project(self.se(taps["depthwise"]))
-        taps["output"] = x + out if self.residual else out
-        return taps
+            return out
+        out = self.project(self.se(out))
+        out = x + out if self.residual else out
+        if taps is not None:
+            taps["output"] = out
+        return out

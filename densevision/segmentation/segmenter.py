@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from densevision.backbones import Backbone
 from densevision.segmentation.heads import LRASPPHead, RASPPHead
 
 
@@ -24,7 +25,7 @@ class Segmenter(nn.Module):
     """
 
     def __init__(
-        self, preprocess: nn.Module, backbone: nn.Module, head: RASPPHead | LRASPPHead, features: Sequence[str]
+        self, preprocess: nn.Module, backbone: Backbone, head: RASPPHead | LRASPPHead, features: Sequence[str]
     ) -> None:
         super().__init__()
         self.preprocess = preprocess

@@ -1,0 +1,164 @@
+"""``profile CONFIG [key=value ...]`` and ``profile --paper``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from densevision.cli import parser
+from densevision.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+USAGE = """\
+examples:
+  profile configs/lraspp_v3_cityscapes.yaml model.backbone.width_mult=0.75
+  profile lraspp_v3_cityscapes --image-size 513 1025
+  profile --paper --json paper.json         (exit status 1 when a row is out of tolerance)
+
+MAdds are counted twice: "conv" is convolutions and linear layers, half of what torch's FlopCounterMode gives; "paper"
+adds residual sums, h-swish and the final resizing, which is the MobileNetV3 paper's way of counting.
+"""
+DEFAULT_SIZE = (1025, 2049)  # what the segmentation papers count at
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = parser("profile", USAGE)
+    arguments.add_argument("config", nargs="?", help="a YAML file, or the name of one of the project's configs")
+    arguments.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values to change")
+    arguments.add_argument("--paper", action="store_true", help="all published rows beside ours")
+    arguments.add_argument("--image-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="picture to count for")
+    arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    options = arguments.parse_intermixed_args(argv)
+    if options.paper == bool(options.config):
+        arguments.error("give a configuration, or --paper")
+    if options.paper and (options.image_size or options.overrides):
+        arguments.error("--paper counts at the published sizes and takes no others")
+    if options.image_size and min(options.image_size) < 1:
+        arguments.error("--image-size takes two positive numbers")
+
+    from rich.console import Console
+
+    # a pipe has no width, and a table cut to 80 columns there helps nobody
+    console = Console(width=None if Console().is_terminal else 200)
+    if options.paper:
+        status, figures = _paper(console)
+    else:
+        status, figures = 0, _profile(console, options.config, options.overrides, options.image_size)
+    if options.json:
+        try:
+            options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"{options.json} could not be written ({error.strerror})") from error
+    return status
+
+
+def _profile(console: Console, config: str, overrides: Sequence[str], image_size: list[int] | None) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    import torch
+    from rich.table import Table
+
+    from densevision.complexity import layers, measure
+    from densevision.config import load_config
+    from densevision.models import build_model, default_num_classes, resolved
+
+    loaded = load_config(config, overrides)
+    with loaded.blaming_origin():
+        model_config = resolved(loaded.config.model)
+        num_classes = default_num_classes(loaded.config)
+        with torch.device("meta"):
+            model = build_model(model_config, num_classes, load_weights=False)
+    height, width = image_size or loaded.config.data.image_size or DEFAULT_SIZE
+    total = measure(model, (height, width))
+    rows = layers(model, (height, width), total)
+
+    table = Table(title=f"{loaded.name}: {num_classes} classes, picture {height}x{width}")
+    for column in ("layer", "input", "operator"):
+        table.add_column(column, no_wrap=True)
+    for column in ("exp", "out", "SE"):
+        table.add_column(column, justify="right")
+    table.add_column("act")
+    for column in ("stride", "dilation"):
+        table.add_column(column, justify="right")
+    table.add_column("read as")
+    for column in ("params", "conv MMAdds", "paper MMAdds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.name,
+            "x".join(map(str, row.input)),
+            row.operator,
+            str(row.expansion or ""),
+            str(row.out),
+            str(row.squeeze or ""),
+            row.act,
+            str(row.stride),
+            str(row.dilation),
+            row.feature,
+            f"{row.params:,}",
+            *_millions(row.conv_madds, row.paper_madds),
+        )
+    rest = total.paper_madds - sum(row.paper_madds for row in rows)
+    table.add_row("sums, resizing", *[""] * 10, *_millions(0, rest))
+    table.add_section()
+    table.add_row("all", *[""] * 9, f"{total.params:,}", *_millions(total.conv_madds, total.paper_madds))
+    console.print(table)
+    return {
+        "config": loaded.name,
+        "image_size": [height, width],
+        "num_classes": num_classes,
+        "params": total.params,
+        "conv_madds": total.conv_madds,
+        "paper_madds": total.paper_madds,
+        "layers": [asdict(row) for row in rows],
+    }
+
+
+def _paper(console: Console) -> tuple[int, dict[str, Any]]:
+    from rich.table import Table
+
+    from densevision.paper_tables import MADDS_TOLERANCE, PARAMS_TOLERANCE, TABLE_7, TABLE_8, compare
+
+    comparisons = []
+    for number, published in ((7, TABLE_7), (8, TABLE_8)):
+        table = Table(title=f"MobileNetV3 paper, Table {number}: published and ours")
+        table.add_column("row", no_wrap=True)
+        for column in ("params M", "ours", "diff", "MAdds B", "conv only", "diff", "paper's way", "diff"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("")
+        for row in published:
+            ours = compare(row)
+            comparisons.append(ours)
+            params = ("", "", "")
+            if row.params is not None and ours.params_difference is not None:
+                params = (f"{row.params:.2f}", f"{ours.counted.params / 1e6:.4f}", f"{ours.params_difference:+.1%}")
+            table.add_row(
+                row.row,
+                *params,
+                f"{row.madds:.2f}",
+                f"{ours.counted.conv_madds / 1e9:.3f}",
+                f"{ours.conv_difference:+.2%}",
+                f"{ours.counted.paper_madds / 1e9:.3f}",
+                f"{ours.madds_difference:+.2%}",
+                "; ".join(ours.problems) or ("documented" if row.note else "ok"),
+            )
+        console.print(table)
+        for row in published:
+            if row.note:
+                console.print(f"row {' '.join(row.row.split())}: {row.note}", highlight=False)
+    wrong = [ours for ours in comparisons if ours.problems]
+    console.print(
+        f"{len(comparisons) - len(wrong)} of {len(comparisons)} rows in tolerance: parameters {PARAMS_TOLERANCE:.1%}, "
+        f"MAdds counted the paper's way {MADDS_TOLERANCE:.1%}, or as documented",
+        highlight=False,
+    )
+    tolerance = {"params": PARAMS_TOLERANCE, "paper_madds": MADDS_TOLERANCE}
+    return int(bool(wrong)), {"tolerance": tolerance, "rows": [ours.to_dict() for ours in comparisons]}
+
+
+def _millions(*counts: int) -> list[str]:
+    return [f"{count / 1e6:,.2f}" for count in counts]
