@@ -9,6 +9,7 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import Sampler
 
+from datamodules.check import DataReport, Progress, SplitReport, check_dataset, collect, errors_for_batches
 from datamodules.loader import Loader
 from datamodules.samplers import EpochSampler, EvalSampler, rank_and_world_size
 from densevision.config.schema import DataConfig
@@ -85,6 +86,28 @@ class DataModule(LightningDataModule):
         """(K,) int64: the labelled pixels of each class in the training split."""
         self.setup("fit")
         return self.train_dataset.class_pixel_counts()
+
+    def check(self, progress: Progress | None = None) -> DataReport:
+        """Read every file of both splits and collect all that is wrong.
+
+        Raises:
+            UserError: neither split can be looked up: there is nothing to read.
+        """
+        data = self.data
+        splits = {"train": SplitReport(data.train_split), "val": SplitReport(data.val_split)}
+        report = DataReport(self.label_map, splits)
+        for use, split in splits.items():
+            dataset = collect(split.errors, lambda: self.read_split(split.split, training=use == "train"))  # noqa: B023
+            if dataset is not None:
+                splits[use] = check_dataset(split.split, dataset, progress)
+        if not any(split.items for split in splits.values()):
+            raise UserError(splits["train"].errors[0])
+        if splits["train"].items:
+            collect(report.errors, lambda: check_batch_size(splits["train"].items, data))
+        fixed = data.image_size is not None or data.crop_size is not None
+        report.errors += errors_for_batches(splits["train"], data.batch_size, fixed, "data.crop_size")
+        report.errors += errors_for_batches(splits["val"], data.eval_batch_size, False, "data.eval_batch_size=1")
+        return report
 
     def _eval_loader(self, dataset: Any) -> Loader:
         return self._loader(dataset, EvalSampler(len(dataset), *rank_and_world_size()), self.data.eval_batch_size)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
+
+from densevision.errors import UserError
+from densevision.structures import LabelMap
+
+# (items, their number, what is done) -> the same items; draws progress
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+_SHOWN = 20  # errors of a split that the text lists
 
 
 @dataclass
@@ -20,3 +31,160 @@ class ItemReport:
     notes: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
     class_counts: np.ndarray | None = None
+
+
+class Checkable(Protocol):
+    """A data set that can be checked: ``check(index)`` reads one item as stored and never raises a UserError."""
+
+    def __len__(self) -> int: ...
+
+    def check(self, index: int) -> ItemReport: ...
+
+
+@dataclass
+class SplitReport:
+    """What a split turned out to be: the items' reports added up.
+
+    sizes: (height, width) to number of pictures. class_counts, class_items: (K,) pixels (or boxes) of each class,
+    and items that have any.
+    """
+
+    split: str
+    items: int = 0
+    errors: list[str] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    class_counts: np.ndarray | None = None
+    class_items: np.ndarray | None = None
+
+    def add(self, item: ItemReport) -> None:
+        """Take in one item."""
+        self.items += 1
+        self.errors += item.errors
+        self.notes.update(item.notes)
+        if item.size is not None:
+            self.sizes[item.size] += 1
+        if item.class_counts is not None:
+            counts = item.class_counts.astype(np.int64)
+            self.class_counts = counts if self.class_counts is None else self.class_counts + counts
+            present = (counts > 0).astype(np.int64)
+            self.class_items = present if self.class_items is None else self.class_items + present
+
+    def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """Plain values for json; ``names`` of the classes."""
+        counts, items = self._counts(len(names))
+        return {
+            "split": self.split,
+            "items": self.items,
+            "errors": self.errors,
+            "notes": dict(self.notes),
+            "sizes": {_size(size): count for size, count in self.sizes.most_common()},
+            "classes": {
+                name: {"count": int(count), "items": int(having)}
+                for name, count, having in zip(names, counts, items, strict=True)
+            },
+        }
+
+    def _counts(self, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+        nothing = np.zeros(num_classes, np.int64)
+        if self.class_counts is None or self.class_items is None:
+            return nothing, nothing
+        return self.class_counts, self.class_items
+
+    def shares(self, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """(K,) share of each class among all counts, in percent, and (K,) items that have it."""
+        counts, items = self._counts(num_classes)
+        return 100 * counts / max(1, counts.sum()), items
+
+
+def check_dataset(split: str, dataset: Checkable, progress: Progress | None = None) -> SplitReport:
+    """Read every item of a data set, in parallel, and add up what is found.
+
+    Threads do: decoding releases Python's lock.
+    """
+    report = SplitReport(split)
+    with ThreadPoolExecutor() as threads:
+        items: Iterable[ItemReport] = threads.map(dataset.check, range(len(dataset)))
+        for item in progress(items, len(dataset), split) if progress else items:
+            report.add(item)
+    return report
+
+
+@dataclass
+class DataReport:
+    """Both splits, and what is wrong with them together or with the configuration for them.
+
+    splits: by their use, "train" and "val".
+    """
+
+    label_map: LabelMap
+    splits: dict[str, SplitReport]
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def can_train(self) -> bool:
+        """Whether training can start and will not stop at a file."""
+        return not self.errors and not any(report.errors for report in self.splits.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for json."""
+        names = self.label_map.names
+        return {
+            "can_train": self.can_train,
+            "errors": self.errors,
+            "splits": {use: report.to_dict(names) for use, report in self.splits.items()},
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The report as a short text."""
+        for use, report in self.splits.items():
+            sizes = ", ".join(f"{count} of {_size(size)}" for size, count in report.sizes.most_common(3))
+            more = f" and {len(report.sizes) - 3} more sizes" if len(report.sizes) > 3 else ""
+            yield f"{use}: {report.items} pictures in split '{report.split}' (height x width: {sizes or 'none'}{more})"
+        yield ""
+        yield from self._class_lines()
+        for use, report in self.splits.items():
+            yield from (f"{use}: note: {count} {note}" for note, count in report.notes.items())
+            yield from (f"{use}: error: {error}" for error in report.errors[:_SHOWN])
+            if len(report.errors) > _SHOWN:
+                yield f"{use}: ... and {len(report.errors) - _SHOWN} more errors (--json lists all)"
+        yield from (f"error: {error}" for error in self.errors)
+        count = len(self.errors) + sum(len(report.errors) for report in self.splits.values())
+        yield "nothing is wrong: training can start" if count == 0 else f"errors: {count}; training cannot start"
+
+    def _class_lines(self) -> Iterator[str]:
+        names = self.label_map.names
+        width = max(map(len, names))
+        columns = {use: report.shares(len(names)) for use, report in self.splits.items()}
+        yield f"{'class':{width}}" + "".join(f"  {use + ' %':>8} {'pictures':>8}" for use in columns)
+        for index, name in enumerate(names):
+            cells = (f"  {share[index]:8.3f} {items[index]:8}" for share, items in columns.values())
+            yield f"{name:{width}}" + "".join(cells)
+        yield ""
+
+
+def errors_for_batches(report: SplitReport, batch_size: int, uniform: bool, what: str) -> list[str]:
+    """The error, if any, that pictures of several sizes cannot share batches.
+
+    Args:
+        report: of the split.
+        batch_size: as configured.
+        uniform: the configuration brings all pictures to one size.
+        what: to set, for the message.
+    """
+    if uniform or batch_size == 1 or len(report.sizes) < 2:
+        return []
+    return [f"split '{report.split}' has pictures of {len(report.sizes)} sizes, which cannot share a batch; set {what}"]
+
+
+def collect(errors: list[str], action: Callable[[], Any]) -> Any:
+    """Call ``action``; a UserError is added to ``errors`` instead of being raised."""
+    try:
+        return action()
+    except UserError as error:
+        errors.append(str(error))
+        return None
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

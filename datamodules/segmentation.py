@@ -21,6 +21,8 @@ from densevision.structures import IGNORE_INDEX, LabelMap, SampleKey, Segmentati
 
 _IMPOSSIBLE = 254  # what an id becomes that neither a class nor ignored has
 
+_LIST_ALL = ". List all such files with tools/check_data.py"
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -100,8 +102,7 @@ class SegmentationDataset(Dataset[SegmentationSample]):
             known = np.flatnonzero(self.lookup_table[:IGNORE_INDEX] != _IMPOSSIBLE)
             raise UserError(
                 f"{pair.label} holds the label {'ids' if len(wrong) > 1 else 'id'} {', '.join(wrong)}; "
-                f"known ids are {_ranges(known.tolist())}, and 255 is ignored. "
-                "List all such files with tools/check_data.py"
+                f"known ids are {_ranges(known.tolist())}, and 255 is ignored{_LIST_ALL}"
             )
         return indices
 
@@ -144,7 +145,7 @@ class SegmentationDataset(Dataset[SegmentationSample]):
             if counts[IGNORE_INDEX] == label.size:
                 report.notes.append("label maps without a single labelled pixel")
         except UserError as error:
-            report.errors.append(str(error))
+            report.errors.append(str(error).removesuffix(_LIST_ALL))
         if image is not None and label is not None:
             try:
                 _check_sizes(pair, image, label)

@@ -16,7 +16,6 @@ import io
 import json
 import math
 import os
-import re
 import struct
 import uuid
 import zlib
@@ -35,11 +34,11 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 MAX_PIXELS = 2**27  # 400 MB as RGB; a small file can claim far more
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-# in JPEG's coded data FF is followed by 00 (a stuffed byte), a restart marker or fill bytes; anything else ends it
-_END_OF_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
-_MARKER = re.compile(rb"\xff+[^\xff]")
 _EOI, _SOS = 0xD9, 0xDA
 _BETWEEN_SCANS = {0xC4, _EOI, _SOS, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE}
+# in JPEG's coded data FF is followed by 00 (a stuffed byte), a restart marker or more FF (fill); all else ends it
+_ENDS_CODED_DATA = np.ones(256, bool)
+_ENDS_CODED_DATA[[0x00, *range(0xD0, 0xD8), 0xFF]] = False
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
@@ -262,16 +261,20 @@ def _check_png(path: Path, data: bytes) -> tuple[int, int]:
 
 def _check_jpeg(path: Path, data: bytes) -> tuple[int, int]:
     """Walk the segments of a JPEG; return (number of colour components, position of its end marker)."""
+    everything = np.frombuffer(data, np.uint8)
+    markers = np.flatnonzero(everything[:-1] == 0xFF)
+    markers = markers[_ENDS_CODED_DATA[everything[markers + 1]]]
     position, components, in_scans = 2, 0, False
     while True:
-        found = _END_OF_SCAN.search(data, position) if in_scans else _MARKER.match(data, position)
-        if found is None:
-            if position >= len(data) - 2 or in_scans:
-                raise UserError(f"{path} is cut short: a JPEG file ends with the marker FFD9")
+        following = np.searchsorted(markers, position)
+        if following == len(markers):
+            raise UserError(f"{path} is cut short: a JPEG file ends with the marker FFD9")
+        start = int(markers[following])
+        if not in_scans and data[position:start].strip(b"\xff"):
             raise UserError(f"{path} is damaged at byte {position}")
-        marker, position = data[found.end() - 1], found.end()
+        marker, position = data[start + 1], start + 2
         if marker == _EOI and in_scans:
-            return components, found.start()
+            return components, start
         if in_scans and marker not in _BETWEEN_SCANS:
             raise UserError(f"{path} is damaged at byte {position}")
         length = int.from_bytes(data[position : position + 2], "big")
