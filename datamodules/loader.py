@@ -19,6 +19,9 @@ class Loader(DataLoader):
 
     torch rebuilds a worker's exception around the text of its traceback. So a worker does not raise a UserError but
     sends it in place of its batch, and it is raised here, where the commands print its sentence.
+
+    Attributes:
+        source: the data set as it was given.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class Loader(DataLoader):
         collate: Callable[[Sequence[Any]], Any],
         drop_last: bool = False,
     ) -> None:
+        self.source: Any = dataset
         super().__init__(
             _SendErrors(dataset),
             batch_size=batch_size,

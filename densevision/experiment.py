@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from densevision.config import Config, LoadedConfig, config_from_dict, config_to
 from densevision.errors import UserError
 from densevision.inference import model_from_checkpoint
 from densevision.io import atomic_write, write_json, write_png
-from densevision.models import build_model, check_batch_norm
+from densevision.models import build_model, check_batch_norm, resolved
 from densevision.segmentation.losses import sqrt_class_weights
 from densevision.structures import LabelMap
 from densevision.tasks.base import BaseTask
@@ -71,9 +72,11 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         _check_length(config)
         datamodule = build_datamodule(config)
         datamodule.setup("fit")
+        datamodule.train_dataloader()  # says so now if the split does not fill a batch
         pl.seed_everything(config.seed, workers=True, verbose=False)
-        task = build_task(config, datamodule.label_map, _class_weights(config, datamodule))
         check_batch_norm(config.model, config.data.crop_size, config.data.batch_size)
+        config.model = resolved(config.model)
+        task = build_task(config, datamodule.label_map, _class_weights(config, datamodule))
         point = _begin_run_directory(config, run_dir, console)
     logger = build_wandb_logger(config, run_dir)
     trainer = build_trainer(config, run_dir, console, [logger] if logger else [])
@@ -82,10 +85,9 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         f"{config.model.head.name} on {config.model.backbone.name}: {parameters / 1e6:.2f} M parameters; "
         f"{len(datamodule.train_dataset)} training and {len(datamodule.val_dataset)} validation pictures; {run_dir}",
         highlight=False,
+        soft_wrap=True,
     )
     trainer.fit(task, datamodule=datamodule, ckpt_path=point.path if point else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     summary = _summary(trainer, task, run_dir, parameters, time.perf_counter() - began)
     if trainer.is_global_zero:
         write_json(run_dir / "summary.json", summary)
@@ -119,7 +121,7 @@ def evaluate(
             f"'{config.data.name}' has {', '.join(datamodule.label_map.names)}"
         )
     task = lookup("task", config.task, TASKS)(model_from_checkpoint(stored, str(checkpoint)), trained_on, config)
-    labelled = loader.dataset.has_labels
+    labelled = loader.source.has_labels
     if not labelled and save_predictions is None:
         raise UserError(
             f"the split '{split}' has no labels to judge by; --save-predictions DIR writes what is predicted"
@@ -128,7 +130,7 @@ def evaluate(
         task.on_class_maps = _writer(save_predictions, trained_on)
     trainer = build_trainer(config, run_dir=None, console=console, loggers=[])
     trainer.validate(task, loader, verbose=False)
-    result = {"checkpoint": str(checkpoint), "split": split or config.data.val_split, "pictures": len(loader.dataset)}
+    result = {"checkpoint": str(checkpoint), "split": split or config.data.val_split, "pictures": len(loader.source)}
     return {**result, **task.report} if labelled else result
 
 
@@ -171,6 +173,8 @@ def quiet_libraries() -> None:
     """Leave what Lightning says at warnings: its advice and adverts are not about the user's run."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # what its own code does out of date, and advice to use more loader processes
+    warnings.filterwarnings("ignore", module=r"lightning\.")
 
 
 def _check_length(config: Config) -> None:

@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("--split", help="another split than data.val_split")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     arguments.add_argument("--save-predictions", type=Path, metavar="DIR", help="write a label-id PNG a picture")
-    options = arguments.parse_args(argv)
+    options = arguments.parse_intermixed_args(argv)
 
     from rich.console import Console
     from rich.table import Table

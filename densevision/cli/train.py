@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser("train", USAGE)
     arguments.add_argument("config", help="a YAML file, or the name of one of the project's configs")
     arguments.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values to change")
-    options = arguments.parse_args(argv)
+    options = arguments.parse_intermixed_args(argv)
 
     from rich.console import Console
 

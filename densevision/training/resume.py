@@ -22,7 +22,8 @@ _FREE = (
     "data.root",
     "data.num_workers",
     "data.eval_batch_size",
-    "model.backbone.pretrained",  # the checkpoint's weights replace them
+    "model.pretrained",  # the checkpoint's weights replace them
+    "model.backbone.pretrained",
     "trainer.",
     "wandb.",
 )
@@ -76,10 +77,12 @@ def _resume_point(path: Path, config: Config) -> ResumePoint:
 def _check_same_experiment(stored: dict[str, Any], path: Path, config: Config) -> None:
     before = dict(_flat(stored["densevision"]["config"]))
     now = dict(_flat(config_to_dict(config)))
+    # the one-cycle schedule is drawn up for all its steps and cannot be lengthened
+    fixed = ("trainer.max_steps", "trainer.max_epochs") if config.optim.schedule == "one_cycle" else ()
     differing = [
         f"{key} was {before.get(key)}, now {now.get(key)}"
         for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and not key.startswith(_FREE)
+        if before.get(key) != now.get(key) and not (key.startswith(_FREE) and key not in fixed)
     ]
     if differing:
         raise UserError(

@@ -81,26 +81,26 @@ class RunLog(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._evaluation_began = time.perf_counter()
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
+        pause = time.perf_counter() - self._evaluation_began
+        self._window_began += pause  # evaluation is not training time
+        self._began += pause
         self._write(trainer, pl_module.evaluation, prefix="val/")
         if trainer.is_global_zero:
             headline = f"{pl_module.monitor} {pl_module.evaluation[pl_module.monitor]:.4f}"
-            seconds = time.perf_counter() - self._evaluation_began
-            self.console.print(f"step {trainer.global_step}/{self.total_steps}  {headline}  ({seconds:.1f} s)")
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING:  # evaluation is not training time
-            pause = time.perf_counter() - self._evaluation_began
-            self._window_began += pause
-            self._began += pause
+            self.console.print(
+                f"step {trainer.global_step}/{self.total_steps}  {headline}  ({pause:.1f} s)", highlight=False
+            )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_bar()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._stop_bar()
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            self.console.print(f"interrupted at step {trainer.global_step}; the same command goes on from last.ckpt")
 
     def _stop_bar(self) -> None:
         if self.progress is not None:

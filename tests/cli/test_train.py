@@ -1,0 +1,301 @@
+"""Training and evaluation as a user calls them, on drawn data."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from densevision.cli import main
+from tests.trees import label_path, write_cityscapes_tree
+
+CONFIG = "lraspp_v3_cityscapes"
+SMALL = [
+    "model.backbone.name=mobilenet_v3_small",
+    "model.backbone.width_mult=0.35",
+    "data.crop_size=[32,64]",
+    "data.batch_size=2",
+    "data.num_workers=0",
+    "trainer.log_every=1",
+    "wandb.mode=disabled",
+]
+
+
+@pytest.fixture
+def street(tmp_path):
+    """A tree with a training, a validation and an unlabelled test split."""
+    return draw_street(tmp_path / "cityscapes")
+
+
+@pytest.fixture(scope="module")
+def plainly_trained(tmp_path_factory):
+    """The weights after two steps with all defaults."""
+    folder = tmp_path_factory.mktemp("plain")
+    assert train(draw_street(folder / "cityscapes"), folder / "run", "trainer.max_steps=2") == 0
+    return weights(folder / "run" / "checkpoints" / "last.ckpt")
+
+
+def draw_street(root):
+    write_cityscapes_tree(root, "train", ["aachen", "ulm"], count=3)
+    write_cityscapes_tree(root, "val", ["munster"], count=3)
+    write_cityscapes_tree(root, "test", ["berlin"], count=2, annotations=None)
+    return root
+
+
+def train(root, run, *words):
+    return main(["train", CONFIG, f"data.root={root}", f"output_dir={run}", *SMALL, *words])
+
+
+def lines(run, kind="train/loss"):
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [entry for entry in entries if kind in entry]
+
+
+def weights(file):
+    stored = torch.load(file, weights_only=True)
+    return {key: value for key, value in stored["state_dict"].items() if key.startswith("model.")}
+
+
+def assert_equal_weights(left, right):
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[key], right[key]) for key in left)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_run_leaves_all_its_files(street, tmp_path, capsys, steps):
+    run = tmp_path / "run"
+    assert train(street, run, f"trainer.max_steps={steps}", "trainer.val_every=2") == 0
+    said = capsys.readouterr().out
+    for name in ("config.yaml", "metrics.jsonl", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        assert (run / name).is_file(), name
+    assert (run / "pictures" / f"step_{steps:08d}.png").is_file()
+    assert str(run) in said
+    assert "peak memory" in said
+    assert [entry["step"] for entry in lines(run)] == list(range(1, steps + 1))
+    assert all(math.isfinite(entry["train/loss"]) and entry["train/images_per_second"] > 0 for entry in lines(run))
+    assert [entry["step"] for entry in lines(run, "val/miou")] == ([1] if steps == 1 else [2, 4])
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == steps
+    assert 0 <= summary["best"]["miou"] <= 1
+    resolved = yaml.safe_load((run / "config.yaml").read_text())
+    assert resolved["model"]["preprocess"] == "half"
+    assert resolved["model"]["backbone"]["norm"]["eps"] == 1e-3
+
+
+def test_checkpoints_load_without_running_code_and_say_what_they_are(street, tmp_path):
+    run = tmp_path / "run"
+    assert train(street, run, "trainer.max_steps=1") == 0
+    stored = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["densevision"]
+    assert stored["label_map"]["names"][0] == "road"
+    assert stored["config"]["model"]["backbone"]["width_mult"] == 0.35
+
+
+def test_the_same_command_goes_on_and_then_says_it_is_done(street, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(street, run, "trainer.max_steps=2", "optim.schedule=constant") == 0
+    assert train(street, run, "trainer.max_steps=5", "optim.schedule=constant") == 0
+    assert "going on from" in capsys.readouterr().out
+    assert [entry["step"] for entry in lines(run)] == [1, 2, 3, 4, 5]
+    assert train(street, run, "trainer.max_steps=5", "optim.schedule=constant") == 1
+    assert "finished run of 5 steps" in capsys.readouterr().err
+
+
+def test_a_run_is_repeated_by_its_seed(street, tmp_path):
+    for name in ("a", "b"):
+        assert train(street, tmp_path / name, "trainer.max_steps=3", "data.photometric=0.5") == 0
+    assert train(street, tmp_path / "c", "trainer.max_steps=3", "data.photometric=0.5", "seed=1") == 0
+    a, b, c = (weights(tmp_path / name / "checkpoints" / "last.ckpt") for name in "abc")
+    assert_equal_weights(a, b)
+    assert any(not torch.equal(a[key], c[key]) for key in a)
+
+
+def test_another_experiment_in_the_same_place_is_refused(street, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(street, run, "trainer.max_steps=1") == 0
+    assert train(street, run, "trainer.max_steps=2", "optim.lr=0.5") == 1
+    said = capsys.readouterr().err
+    assert "optim.lr was 0.01, now 0.5" in said
+    assert "trainer.resume=never" in said
+
+
+def test_never_begins_anew_and_keeps_the_earlier_run(street, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(street, run, "trainer.max_steps=2") == 0
+    assert train(street, run, "trainer.max_steps=1", "trainer.resume=never") == 0
+    assert [entry["step"] for entry in lines(run)] == [1]
+    assert [entry["step"] for entry in lines(tmp_path / "run.1")] == [1, 2]
+    assert "run.1" in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(street, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["trainer.val_every=1", "optim.schedule=constant"]
+    assert train(street, run, "trainer.max_steps=2", *words) == 0
+    last = run / "checkpoints" / "last.ckpt"
+    last.unlink()  # it shares its content with best.ckpt
+    last.write_bytes((run / "checkpoints" / "best.ckpt").read_bytes()[:5000])
+    assert train(street, run, "trainer.max_steps=3", *words) == 0
+    said = capsys.readouterr().out.replace("\n", "")
+    assert "last.ckpt is not a whole checkpoint" in said
+    assert "previous.ckpt, step 1" in said
+    assert [entry["step"] for entry in lines(run)] == [1, 2, 3]
+
+
+def test_resume_from_a_path(street, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    constant = "optim.schedule=constant"
+    assert train(street, first, "trainer.max_steps=2", constant) == 0
+    checkpoint = first / "checkpoints" / "last.ckpt"
+    assert train(street, second, "trainer.max_steps=3", constant, f"trainer.resume={checkpoint}") == 0
+    assert [entry["step"] for entry in lines(second)] == [3]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["loss.class_weights=sqrt"],
+        ["optim.clip_norm=0.01"],
+        ["optim.backbone_lr_mult=0.1"],
+        ["optim.name=adamw"],
+        ["optim.name=rmsprop", "optim.lr=1e-4"],
+        ["optim.warmup_steps=2"],
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.accumulate=2"],
+        ["data.flip=0"],
+        ["data.scale_range=[1,1]"],
+        ["model.backbone.norm.momentum=0.5"],
+    ],
+    ids=" ".join,
+)
+def test_each_option_changes_what_is_learnt(plainly_trained, street, tmp_path, words):
+    assert train(street, tmp_path / "run", "trainer.max_steps=2", *words) == 0
+    changed = weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert any(not torch.equal(plainly_trained[key], changed[key]) for key in changed)
+    assert all(value.isfinite().all() for value in changed.values())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data.batch_size=1"],
+        ["data.crop_size=[37,53]", "data.batch_size=3"],
+        ["data.crop_size=[100,200]"],
+        ["data.batch_size=4"],
+        ["data.crop_size=null"],
+        ["data.image_size=[20,30]", "data.crop_size=null"],
+    ],
+    ids=["one picture", "odd crop", "crop beyond picture", "rest left out", "whole pictures", "small pictures"],
+)
+def test_unusual_sizes_train(street, tmp_path, words):
+    run = tmp_path / "run"
+    assert train(street, run, "trainer.max_steps=2", "data.scale_range=[1,1]", *words) == 0
+    assert all(math.isfinite(entry["train/loss"]) for entry in lines(run))
+
+
+def test_raspp_on_single_pictures_says_why_not(street, tmp_path, capsys):
+    assert train(street, tmp_path / "run", "model.head.name=raspp", "data.batch_size=1", "trainer.max_steps=1") == 1
+    assert "at least 2 pictures" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["data.batch_size=7"], ["6 pictures", "data.batch_size"]),
+        (["model.backbone.name=mobilenet_v3_larg"], ["did you mean 'mobilenet_v3_large'", "override"]),
+        (["model.head.name=lrasp"], ["did you mean 'lraspp'"]),
+        (["data.name=cityscape"], ["did you mean 'cityscapes'"]),
+        (["trainer.max_steps=null"], ["trainer.max_steps"]),
+        (["loss.class_weights=[1,2]"], ["loss.class_weights", "19 numbers"]),
+        (["loss.class_weights=squrt"], ["loss.class_weights", "squrt"]),
+        (["data.root=/nowhere"], ["/nowhere"]),
+        (["trainer.resume=nowhere.ckpt"], ["nowhere.ckpt"]),
+        (["model.backbone.pretrained=nowhere.pth"], ["nowhere.pth"]),
+        (["task=detection"], ["detection"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_mistakes_are_told_in_a_sentence_before_anything_is_written(street, tmp_path, capsys, words, expected):
+    assert train(street, tmp_path / "run", "trainer.max_steps=1", *words) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    for word in expected:
+        assert word in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_picture_stops_with_its_name_from_any_worker(street, tmp_path, capsys):
+    for picture in (street / "leftImg8bit" / "train").rglob("*.png"):
+        picture.write_bytes(picture.read_bytes()[:200])
+    assert train(street, tmp_path / "run", "trainer.max_steps=1", "data.num_workers=1") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "_leftImg8bit.png" in said
+    assert "Traceback" not in said
+
+
+def test_evaluation_repeats_the_score_of_training(street, tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "out.json"
+    assert train(street, run, "trainer.max_steps=3", "trainer.val_every=1") == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert main(["evaluate", str(run / "checkpoints/last.ckpt"), "--json", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert result["miou"] == summary["evaluation"]["miou"]
+    assert set(result["iou"]) >= {"road", "car"}
+    assert result["pictures"] == 3
+    assert f"{100 * result['miou']:.2f}" in capsys.readouterr().out
+
+
+def test_predictions_of_an_unlabelled_split_are_label_ids_of_the_pictures_size(street, tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "submission"
+    assert train(street, run, "trainer.max_steps=1") == 0
+    best = str(run / "checkpoints" / "best.ckpt")
+    assert main(["evaluate", best, "--split", "test", "data.image_size=[24,40]"]) == 1
+    assert "no labels" in capsys.readouterr().err
+    words = ["--split", "test", "--save-predictions", str(out), "data.image_size=[24,40]"]
+    assert main(["evaluate", best, *words]) == 0
+    files = sorted(out.glob("*.png"))
+    assert [file.name[:20] for file in files] == ["berlin_000000_000019", "berlin_000001_000019"]
+    for file in files:
+        ids = np.array(Image.open(file))
+        assert ids.shape == (32, 64)
+        assert set(np.unique(ids)) <= {7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33}
+
+
+def test_another_set_of_classes_is_refused(street, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(street, run, "trainer.max_steps=1") == 0
+    file = run / "checkpoints" / "best.ckpt"
+    stored = torch.load(file, weights_only=True)
+    stored["densevision"]["label_map"]["names"][0] = "river"
+    torch.save(stored, file)
+    assert main(["evaluate", str(file)]) == 1
+    assert "river" in capsys.readouterr().err
+
+
+def test_a_label_that_cannot_be_is_named_in_training(street, tmp_path, capsys):
+    for picture in (street / "leftImg8bit" / "train").rglob("*.png"):
+        Image.fromarray(np.full((32, 64), 77, np.uint8)).save(label_path(picture))
+    assert train(street, tmp_path / "run", "trainer.max_steps=1") == 1
+    said = capsys.readouterr().err
+    assert "77" in said
+    assert "_gtFine_labelIds.png" in said
+
+
+def test_as_a_real_process_from_any_folder(street, tmp_path):
+    tool = Path(__file__).parents[2] / "tools" / "train.py"
+    words = [sys.executable, str(tool), CONFIG, f"data.root={street}", *SMALL, "trainer.max_steps=1"]
+    environment = {key: value for key, value in os.environ.items() if key != "CITYSCAPES_DATASET"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / CONFIG / "checkpoints" / "best.ckpt").is_file()
+    assert "Traceback" not in done.stderr
+    assert "warning" not in done.stderr.lower()
