@@ -39,6 +39,15 @@ _BETWEEN_SCANS = {0xC4, _EOI, _SOS, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE}
 # in JPEG's coded data FF is followed by 00 (a stuffed byte), a restart marker or more FF (fill); all else ends it
 _ENDS_CODED_DATA = np.ones(256, bool)
 _ENDS_CODED_DATA[[0x00, *range(0xD0, 0xD8), 0xFF]] = False
+_TURN_BACK = {  # EXIF orientation -> what undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
@@ -86,7 +95,7 @@ def read_label(path: str | Path) -> np.ndarray:
                 f"{path} holds {'16-bit values' if image.mode.startswith('I') else f'{image.mode} colours'}; "
                 "a label map is an 8-bit PNG with one class number a pixel (grey or palette)"
             )
-        return np.array(image, dtype=np.uint8)
+        return np.array(_as_stored(image), dtype=np.uint8)
 
 
 def exif_orientation(path: str | Path) -> int:
@@ -211,9 +220,17 @@ def _decode_slowly(path: Path, data: bytes) -> np.ndarray:
     """Pillow's decoders: every format, strict about missing data."""
     with _sentences(path), Image.open(io.BytesIO(data)) as image:
         _check_pixels(path, *image.size)
-        if image.mode.startswith("I;16"):
-            return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-        return np.array(image.convert("RGB"), dtype=np.uint8)
+        stored = _as_stored(image)
+        if stored.mode.startswith("I;16"):
+            return np.repeat((np.asarray(stored) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        return np.array(stored.convert("RGB"), dtype=np.uint8)
+
+
+def _as_stored(image: Image.Image) -> Image.Image:
+    """Load; Pillow turns a TIFF (no other format) as its orientation says, so turn it back."""
+    orientation = image.getexif().get(0x0112, 1) if image.format == "TIFF" else 1
+    image.load()
+    return image.transpose(_TURN_BACK[orientation]) if orientation in _TURN_BACK else image
 
 
 @contextmanager
