@@ -1,0 +1,100 @@
+"""``predict CHECKPOINT IMAGE|FOLDER... --output DIR``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from densevision.cli import parser
+from densevision.errors import UserError
+
+USAGE = """\
+examples:
+  predict runs/x/checkpoints/best.ckpt street.jpg --output predictions
+  predict runs/x/checkpoints/best.ckpt photos/ more/*.png --output predictions --device cuda
+
+A picture street.jpg becomes street.png, its classes drawn on it, and street_labelIds.png with the data set's class
+ids; both have the picture's own size, the first with a legend below. A file that cannot be read is reported, the
+rest goes on, and the exit status is 1.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = parser("predict", USAGE)
+    arguments.add_argument("checkpoint", type=Path)
+    arguments.add_argument("inputs", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="files, or folders of them")
+    arguments.add_argument("--output", type=Path, required=True, metavar="DIR", help="made if it is not there")
+    arguments.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is a GPU)")
+    options = arguments.parse_intermixed_args(argv)
+
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+
+    from densevision.inference import load
+    from densevision.io import exif_orientation, list_images
+
+    paths = list({path.resolve(): path for path in list_images(options.inputs)}.values())
+    names = output_names(paths)
+    _spare_inputs(paths, names, options.output)
+    predictor = load(options.checkpoint, options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    _make_folder(options.output)
+
+    console = Console(stderr=True)
+    results = predictor.predict_many(paths)
+    shown = track(results, "predicting", len(paths), console=console, disable=not console.is_terminal, transient=True)
+    bad, turned = 0, 0
+    start = time.perf_counter()
+    for (path, result), name in zip(shown, names, strict=True):
+        if isinstance(result, UserError):
+            bad += 1
+            console.print(f"error: {result}", markup=False, highlight=False, soft_wrap=True)
+            continue
+        result.write(options.output, name)
+        turned += exif_orientation(path) != 1
+        if name != path.stem:
+            console.print(f"{path} is in {name}.png", markup=False, highlight=False, soft_wrap=True)
+    seconds = time.perf_counter() - start
+
+    done = len(paths) - bad
+    if turned:
+        print(f"{turned} of them carry an EXIF orientation, which is ignored: pixels are taken as stored")
+    print(f"{done} of {len(paths)} pictures predicted, {done / seconds:.1f} images/s, in {options.output}")
+    if bad:
+        print(f"{bad} could not be read", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def output_names(paths: Iterable[Path]) -> list[str]:
+    """One name a file, its stem, numbered (``x_2``) where two would write the same files on any file system."""
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        name, number = path.stem, 1
+        while taken & _written(name):
+            number += 1
+            name = f"{path.stem}_{number}"
+        taken |= _written(name)
+        names.append(name)
+    return names
+
+
+def _written(name: str) -> set[str]:
+    return {name.casefold(), f"{name}_labelIds".casefold()}
+
+
+def _spare_inputs(paths: Sequence[Path], names: Iterable[str], folder: Path) -> None:
+    inputs = {path.resolve() for path in paths}
+    for name in names:
+        for output in (folder / f"{name}.png", folder / f"{name}_labelIds.png"):
+            if output.resolve() in inputs:
+                raise UserError(f"{output} would be overwritten by its own prediction; choose another --output")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
