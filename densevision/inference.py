@@ -164,7 +164,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
     return PREDICTORS[config.task](model, config, _label_map(stored, str(path)), target)
 
 
-def model_from_checkpoint(stored: dict[str, Any], source: str) -> nn.Module:
+def model_from_checkpoint(stored: dict[str, Any], source: str) -> Segmenter:
     """Rebuild the model of a checkpoint with its weights, on the CPU, in evaluation mode.
 
     Args:

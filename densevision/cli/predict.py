@@ -59,9 +59,9 @@ def main(argv: Sequence[str]) -> int:
     seconds = time.perf_counter() - start
 
     done = len(paths) - bad
+    print(f"{done} of {len(paths)} pictures predicted, {done / seconds:.1f} images/s, in {options.output}")
     if turned:
         print(f"{turned} of them carry an EXIF orientation, which is ignored: pixels are taken as stored")
-    print(f"{done} of {len(paths)} pictures predicted, {done / seconds:.1f} images/s, in {options.output}")
     if bad:
         print(f"{bad} could not be read", file=sys.stderr)
     return 1 if bad else 0

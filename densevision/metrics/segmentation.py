@@ -87,8 +87,7 @@ class ConfusionMatrix:
 
     def reset(self) -> None:
         """Forget all pictures."""
-        # every pair of uint8 values has its cell: no masking of ignored pixels, and no value can fall into another's
-        self._counts = torch.zeros(_VALUES * _VALUES, dtype=torch.int64)
+        self._counts: Tensor | None = None
 
     @torch.no_grad()
     def update(self, class_map: Tensor, labels: Tensor) -> None:
@@ -107,10 +106,11 @@ class ConfusionMatrix:
         for values in (class_map, labels):
             if values.dtype != torch.uint8:
                 raise TypeError(f"expected uint8 class indices, got {values.dtype}")
-        # bincount on int32 takes a fifteenth of the time of masking and counting int64
+        # every pair of uint8 values has its cell: nothing to mask, and no value can fall into another's; counting
+        # int32 takes a tenth of the time of masking and counting int64
         cells = (labels.to(torch.int32) * _VALUES + class_map).flatten()
-        if cells.device != self._counts.device:
-            self._counts = self._counts.to(cells.device)
+        if self._counts is None:
+            self._counts = _no_counts(cells.device)
         if cells.is_cuda:
             # bincount would wait for the device to learn the largest value
             one = torch.ones((), dtype=torch.int64, device=cells.device)
@@ -124,13 +124,18 @@ class ConfusionMatrix:
         Raises:
             ValueError: a label was neither a class nor IGNORE_INDEX.
         """
-        counts = sum_over_processes(self._counts).numpy().reshape(_VALUES, _VALUES)
+        own = _no_counts("cpu") if self._counts is None else self._counts
+        counts = sum_over_processes(own).numpy().reshape(_VALUES, _VALUES)
         k = len(self.names)
         unknown = np.flatnonzero(counts[k:IGNORE_INDEX].any(axis=1)) + k
         if unknown.size:
             raise ValueError(f"labels hold {unknown.tolist()}, which are none of {k} classes nor {IGNORE_INDEX}")
         no_class = counts[:k, k:].sum(axis=1, keepdims=True)
         return SegmentationScores(self.names, np.concatenate([counts[:k, :k], no_class], axis=1))
+
+
+def _no_counts(device: torch.device | str) -> Tensor:
+    return torch.zeros(_VALUES * _VALUES, dtype=torch.int64, device=device)
 
 
 def _ratio(part: float, whole: float) -> float:
