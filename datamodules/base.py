@@ -9,7 +9,7 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import Sampler
 
-from datamodules.check import DataReport, Progress, SplitReport, check_dataset, collect, errors_for_batches
+from datamodules.check import DataReport, Progress, SplitReport, check_dataset, errors_for_batches
 from datamodules.loader import Loader
 from datamodules.samplers import EpochSampler, EvalSampler, rank_and_world_size
 from densevision.config.schema import DataConfig
@@ -96,14 +96,22 @@ class DataModule(LightningDataModule):
         data = self.data
         splits = {"train": SplitReport(data.train_split), "val": SplitReport(data.val_split)}
         report = DataReport(self.label_map, splits)
+        failures = []
         for use, split in splits.items():
-            dataset = collect(split.errors, lambda: self.read_split(split.split, training=use == "train"))  # noqa: B023
-            if dataset is not None:
+            try:
+                dataset = self.read_split(split.split, training=use == "train")
+            except UserError as error:
+                split.errors.append(str(error))
+                failures.append(error)
+            else:
                 splits[use] = check_dataset(split.split, dataset, progress)
-        if not any(split.items for split in splits.values()):
-            raise UserError(splits["train"].errors[0])
+        if len(failures) == len(splits):
+            raise failures[0]
         if splits["train"].items:
-            collect(report.errors, lambda: check_batch_size(splits["train"].items, data))
+            try:
+                check_batch_size(splits["train"].items, data)
+            except UserError as error:
+                report.errors.append(str(error))
         fixed = data.image_size is not None or data.crop_size is not None
         report.errors += errors_for_batches(splits["train"], data.batch_size, fixed, "data.crop_size")
         report.errors += errors_for_batches(splits["val"], data.eval_batch_size, False, "data.eval_batch_size=1")

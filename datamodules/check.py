@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from densevision.errors import UserError
 from densevision.structures import LabelMap
 
 # (items, their number, what is done) -> the same items; draws progress
@@ -175,15 +174,6 @@ def errors_for_batches(report: SplitReport, batch_size: int, uniform: bool, what
     if uniform or batch_size == 1 or len(report.sizes) < 2:
         return []
     return [f"split '{report.split}' has pictures of {len(report.sizes)} sizes, which cannot share a batch; set {what}"]
-
-
-def collect(errors: list[str], action: Callable[[], Any]) -> Any:
-    """Call ``action``; a UserError is added to ``errors`` instead of being raised."""
-    try:
-        return action()
-    except UserError as error:
-        errors.append(str(error))
-        return None
 
 
 def _size(size: tuple[int, int]) -> str:

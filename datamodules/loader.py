@@ -49,6 +49,9 @@ class Loader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, UserError):
+                # let the workers go now: the error's traceback keeps this loader alive, and left to the garbage
+                # collector their end comes in an order that takes 5 seconds a worker
+                self._iterator = None
                 raise batch
             yield batch
 

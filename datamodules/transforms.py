@@ -149,7 +149,8 @@ class TrainTransform:
         image, label = warp_image(image, window), warp_label(label, window)
         if self.colour is not None and rng.random() < self.photometric:
             self.colour.set_random_seed(int(rng.integers(2**32)))
-            image = self.colour(image=image)["image"]
+            inside, _, _ = _inside(window)  # what lies outside must stay FILL
+            image[inside] = self.colour(image=np.ascontiguousarray(image[inside]))["image"]
         return image, label
 
 

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     loaded = load_config(options.config, options.overrides)
     from densevision.experiment import build_datamodule
     from densevision.io import write_png
-    from densevision.visualize import draw_mask, grid
+    from densevision.visualize import draw_mask, grid, legend
 
     # the samples are the same with any number of workers, and starting them takes longer than reading a few pictures
     loaded.config.data.num_workers = 0
@@ -42,11 +42,13 @@ def main(argv: Sequence[str]) -> int:
         datamodule = build_datamodule(loaded.config)
         batches = datamodule.train_dataloader()
         samples = ((image, label) for b in batches for image, label in zip(b["images"], b["labels"], strict=True))
-        pairs = []
+        pairs, present = [], set()
         for image, label in islice(samples, count):
             picture = image.permute(1, 2, 0).contiguous().numpy()
             pairs.append((picture, draw_mask(picture, label.numpy(), datamodule.label_map)))
+            present.update(label.unique().tolist())
     rows = [pairs[first : first + _PAIRS_A_ROW] for first in range(0, len(pairs), _PAIRS_A_ROW)]
-    write_png(options.output, grid([list(chain.from_iterable(row)) for row in rows]))
+    drawn = grid([list(chain.from_iterable(row)) for row in rows])
+    write_png(options.output, grid([[drawn], [legend(datamodule.label_map, drawn.shape[1], present)]]))
     print(f"{len(pairs)} training pictures in {options.output}")
     return 0
