@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 VARIABLE = "DENSEVISION_TEST_DATA"
+# the tests' networks are tiny; a second thread gains nothing and costs fivefold where another process has the core
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from densevision.config.lookup import lookup
-from densevision.layers import ConvNormAct, InvertedResidual, NormSpec
+from densevision.layers import ConvNormAct, InvertedResidual, NormSpec, truncated_normal_
 from densevision.layers.blocks import TAPS
 
 INIT_STD = 0.09  # TF-slim nets/mobilenet: training_scope(stddev=0.09), truncated at two deviations
@@ -188,10 +187,9 @@ def _block(spec: BlockSpec, norm: NormSpec, until: str) -> InvertedResidual:
     )
 
 
-@torch.no_grad()
 def _initialise(module: nn.Module) -> None:
     """Weights as TF-slim draws them; normalisation starts as the identity, which is torch's own default."""
     if isinstance(module, nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
+        truncated_normal_(module.weight, std=INIT_STD)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -2,6 +2,7 @@
 
 from densevision.layers.blocks import InvertedResidual
 from densevision.layers.conv import ConvNormAct, activation, make_divisible
+from densevision.layers.init import truncated_normal_
 from densevision.layers.norm import NormSpec
 from densevision.layers.preprocess import Preprocess
 from densevision.layers.squeeze_excite import SqueezeExcite
@@ -14,4 +15,5 @@ __all__ = [
     "SqueezeExcite",
     "activation",
     "make_divisible",
+    "truncated_normal_",
 ]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densevision.config.lookup import lookup
-from densevision.layers import ConvNormAct, NormSpec
+from densevision.layers import ConvNormAct, NormSpec, truncated_normal_
 
 # DeepLab model.py: batch normalisation decay 0.9997, epsilon 1e-5
 NORM = NormSpec(momentum=0.0003, eps=1e-5)
@@ -50,7 +50,7 @@ class RASPPHead(nn.Module):
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         self.apply(_initialise)
         # DeepLab get_branch_logits: truncated normal of deviation 0.01, unlike all other layers of the head
-        nn.init.trunc_normal_(self.classifier.weight, std=0.01, a=-0.02, b=0.02)
+        truncated_normal_(self.classifier.weight, std=0.01)
 
     def forward(self, high: Tensor) -> Tensor:
         pooled = self.pooled(self.pool(high)).expand(-1, -1, *high.shape[2:])

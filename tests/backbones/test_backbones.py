@@ -1,0 +1,127 @@
+"""Every family: the published channels, declared features, gradients, and what output stride and cuts change."""
+
+import pytest
+import torch
+
+from densevision.backbones import BACKBONES, Backbone
+from densevision.errors import UserError
+
+FEATURES = ("c1", "c2", "c3", "c4", "c5", "last_conv", "c4_expansion", "c3_depthwise", "c3_first")
+NAMES = sorted(BACKBONES)
+CUTS = (None, "segmentation", "detection")
+
+
+def features_of(architecture):
+    return [name for name in FEATURES if name in architecture.feature_info]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_features_have_declared_channels_and_stride(name, cut, output_stride):
+    architecture = BACKBONES[name](width_mult=0.35, output_stride=output_stride, reduced_tail=cut)
+    names = features_of(architecture)
+    assert set(names) == set(FEATURES) - ({"last_conv"} if (name, cut) == ("mobilenet_v2", "segmentation") else set())
+    backbone = Backbone(architecture, names).eval()
+    height, width = 64, 97
+    maps = backbone(torch.randn(1, 3, height, width))
+    assert list(maps) == list(backbone.feature_info) == names
+    for feature, info in backbone.feature_info.items():
+        expected = (1, info.channels, -(-height // info.stride), -(-width // info.stride))
+        assert maps[feature].shape == expected, feature
+    assert backbone.feature_info["c5"].stride == output_stride
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("feature", FEATURES)
+def test_nothing_is_built_beyond_a_feature(name, feature):
+    """A parameter without a gradient is one that nothing reads."""
+    backbone = Backbone(BACKBONES[name](width_mult=0.35), (feature,))
+    backbone(torch.randn(2, 3, 64, 64))[feature].square().mean().backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_stride_changes_no_weight(name):
+    shapes = [
+        {key: value.shape for key, value in Backbone(BACKBONES[name](output_stride=s), ("c5",)).state_dict().items()}
+        for s in (8, 16, 32)
+    ]
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "output_stride", "rule", "dilations"),
+    [
+        ("mobilenet_v3_large", 32, "old", [1] * 9),
+        ("mobilenet_v3_large", 16, "old", [1, 1, 1, 1, 1, 1, 1, 2, 2]),
+        ("mobilenet_v3_large", 16, "new", [1, 1, 1, 1, 1, 1, 2, 2, 2]),
+        ("mobilenet_v3_large", 8, "old", [1, 2, 2, 2, 2, 2, 2, 4, 4]),
+        ("mobilenet_v3_large", 8, "new", [2, 2, 2, 2, 2, 2, 4, 4, 4]),
+        ("mobilenet_v2", 16, "old", [1, 1, 1, 1, 1, 1, 2, 2, 2]),
+        ("mobilenet_v3_small", 16, "old", [1, 1, 1, 1, 1, 1, 1, 2, 2]),
+    ],
+)
+def test_dilations_of_the_last_nine_blocks(name, output_stride, rule, dilations):
+    architecture = BACKBONES[name](output_stride=output_stride, dilation_rule=rule)
+    blocks = architecture.blocks[-len(dilations) :]
+    assert [block.dilation for block in blocks] == dilations
+
+
+# (expansion, output, squeeze) of the reduced blocks; last 1x1 (DeepLab feature_extractor.py; for V2 as Table 7 demands)
+REDUCED = [
+    ("mobilenet_v3_large", 1.0, "segmentation", [(336, 80, 88), (480, 80, 120), (480, 80, 120)], 480),
+    ("mobilenet_v3_large", 1.0, "detection", [(672, 80, 168), (480, 80, 120), (480, 80, 120)], 480),
+    ("mobilenet_v3_small", 1.0, "segmentation", [(144, 48, 40), (288, 48, 72), (288, 48, 72)], 288),
+    ("mobilenet_v3_small", 1.0, "detection", [(288, 48, 72), (288, 48, 72), (288, 48, 72)], 288),
+    ("mobilenet_v2", 1.0, "segmentation", [(576, 80, 0), (480, 80, 0), (480, 80, 0), (480, 160, 0)], None),
+    ("mobilenet_v2", 0.5, "segmentation", [(288, 40, 0), (240, 40, 0), (240, 40, 0), (240, 80, 0)], None),
+    ("mobilenet_v2", 0.35, "segmentation", [(192, 32, 0), (192, 32, 0), (192, 32, 0), (192, 56, 0)], None),
+]
+
+
+@pytest.mark.parametrize(("name", "width", "cut", "tail", "last_conv"), REDUCED)
+def test_reduced_tail(name, width, cut, tail, last_conv):
+    architecture = BACKBONES[name](width_mult=width, reduced_tail=cut)
+    full = BACKBONES[name](width_mult=width)
+    blocks = architecture.blocks[-len(tail) :]
+    assert [(block.expansion, block.out_channels, block.squeeze) for block in blocks] == tail
+    assert architecture.blocks[: -len(tail)] == full.blocks[: -len(tail)]
+    assert (architecture.last_conv and architecture.last_conv.out_channels) == last_conv
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "c3_depthwise", "c4_expansion", "last_conv", "pre_logits"),
+    [
+        ("mobilenet_v2", 1.0, 192, 576, 1280, 0),
+        ("mobilenet_v2", 0.35, 96, 192, 1280, 0),
+        ("mobilenet_v2", 1.4, 288, 816, 1792, 0),
+        ("mobilenet_v3_large", 1.0, 120, 672, 960, 1280),
+        ("mobilenet_v3_large", 0.75, 96, 528, 720, 1280),
+        ("mobilenet_v3_small", 1.0, 88, 288, 576, 1024),
+    ],
+)
+def test_taps_and_tail_widths(name, width, c3_depthwise, c4_expansion, last_conv, pre_logits):
+    architecture = BACKBONES[name](width_mult=width)
+    info = architecture.feature_info
+    assert info["c3_depthwise"].channels == c3_depthwise
+    assert info["c4_expansion"].channels == c4_expansion
+    assert info["c4_expansion"].stride == 16
+    assert info["last_conv"].channels == last_conv
+    assert architecture.pre_logits == pre_logits
+
+
+def test_unknown_feature_is_named():
+    with pytest.raises(UserError, match="unknown feature 'c3_depthwize'; did you mean 'c3_depthwise'"):
+        Backbone(BACKBONES["mobilenet_v2"](), ("c3_depthwize",))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_initialisation_and_normalisation(name):
+    torch.manual_seed(0)
+    backbone = Backbone(BACKBONES[name](), ("c5",), in_channels=4)
+    weights = torch.cat([m.weight.flatten() for m in backbone.modules() if isinstance(m, torch.nn.Conv2d)])
+    assert weights.abs().max() <= 0.18
+    assert weights.std().item() == pytest.approx(0.09 * 0.8796, rel=0.01)  # of a normal cut at two deviations
+    norms = {(m.momentum, m.eps) for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    assert norms == {(0.003, 1e-3)}

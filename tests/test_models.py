@@ -1,0 +1,154 @@
+"""Every backbone with every head: shapes, gradients, export, devices; and what a mistake in a configuration says."""
+
+import itertools
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import densevision
+from densevision.backbones import BACKBONES
+from densevision.config import load_config
+from densevision.config.schema import BackboneConfig, HeadConfig, ModelConfig
+from densevision.errors import UserError
+from densevision.models import HEADS, build_model, create_model
+
+STRIDES = (8, 16, 32)
+MATRIX = list(itertools.product(sorted(BACKBONES), sorted(HEADS), STRIDES))
+# one of each backbone and head, every stride among them
+SAMPLE = [(*pair, STRIDES[i % 3]) for i, pair in enumerate(itertools.product(sorted(BACKBONES), sorted(HEADS)))]
+
+
+def small_model(backbone, head, output_stride, **changes):
+    return build_model(
+        ModelConfig(
+            backbone=BackboneConfig(name=backbone, width_mult=0.35, output_stride=output_stride, **changes),
+            head=HeadConfig(name=head, channels=8),
+        ),
+        num_classes=5,
+    )
+
+
+def pixels(*shape, **keywords):
+    return torch.randint(0, 256, shape, dtype=torch.uint8, **keywords)
+
+
+@pytest.mark.parametrize(("backbone", "head", "output_stride"), MATRIX)
+def test_every_parameter_gets_a_gradient(backbone, head, output_stride):
+    model = small_model(backbone, head, output_stride)
+    logits = model(pixels(2, 3, 65, 97))
+    stride = 8 if head == "lraspp" else output_stride
+    assert logits.shape == (2, 5, 64 // stride + 1, 96 // stride + 1)
+    logits.square().mean().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not without
+
+
+@pytest.mark.parametrize(("backbone", "head", "output_stride"), SAMPLE)
+def test_export_equals_eager(backbone, head, output_stride):
+    model = small_model(backbone, head, output_stride, reduced_tail="segmentation").eval()
+    images = pixels(1, 3, 65, 97)
+    exported = torch.export.export(model, (images,)).module()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(images), model(images))
+
+
+@pytest.mark.parametrize(("backbone", "head", "output_stride"), SAMPLE)
+def test_no_tensor_stays_on_the_cpu(backbone, head, output_stride):
+    """Fake tensors know their device; a backward pass would need a driver."""
+    with FakeTensorMode(), torch.device("cuda"):
+        model = small_model(backbone, head, output_stride)
+        for mode in (True, False):
+            assert model.train(mode)(pixels(2, 3, 65, 97)).device.type == "cuda"
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_autocast(head):
+    model = small_model("mobilenet_v3_large", head, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(pixels(2, 3, 65, 97))
+    assert logits.dtype == torch.bfloat16
+    logits.float().square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("size", [(1, 1), (7, 500), (33, 32), (97, 129)])
+def test_any_size(head, size):
+    model = small_model("mobilenet_v3_small", head, 16).eval()
+    assert model(pixels(1, 3, *size)).isfinite().all()
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_pixels_may_be_bytes_or_floats_and_each_picture_is_its_own(head):
+    model = small_model("mobilenet_v3_large", head, 16).eval()
+    images = pixels(3, 3, 64, 80)
+    with torch.no_grad():
+        together = model(images)
+        torch.testing.assert_close(model(images.float()), together)
+        torch.testing.assert_close(torch.cat([model(image[None]) for image in images]), together)
+
+
+def test_same_output_in_train_and_eval_but_for_normalisation():
+    model = small_model("mobilenet_v2", "lraspp", 16)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    images = pixels(1, 3, 64, 64)
+    torch.testing.assert_close(model(images), model.eval()(images))
+
+
+def test_a_seed_repeats_the_weights():
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(small_model("mobilenet_v3_small", "lraspp", 16).state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
+
+
+def test_create_model_is_a_plain_module():
+    model = densevision.create_model(
+        "configs/lraspp_v3_cityscapes.yaml", ["model.backbone.width_mult=0.75"], num_classes=7
+    )
+    assert isinstance(model, torch.nn.Module)
+    assert model.eval()(pixels(1, 3, 64, 64)).shape == (1, 7, 8, 8)
+    assert create_model("lraspp_v3_cityscapes").head.low_classifier.out_channels == 19
+    assert create_model("lraspp_v3_voc_torchvision").head.low_classifier.out_channels == 21
+
+
+def test_the_recipe_on_v2_has_the_full_tail():
+    model = create_model("lraspp_v2_cityscapes")
+    assert model.backbone.feature_info["c5"].channels == 320
+    assert model.backbone.feature_info["c5"].stride == 16
+    assert model.head.local.conv.out_channels == 128
+
+
+def test_unknown_backbone_names_the_nearest_and_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: [lraspp_v3_cityscapes.yaml]\nmodel: {backbone: {name: mobilenet_v3_lrge}}\n")
+    with pytest.raises(UserError) as caught:
+        create_model(file)
+    assert str(caught.value).startswith(f"{file}: model.backbone.name: unknown backbone 'mobilenet_v3_lrge'")
+    assert "did you mean 'mobilenet_v3_large'?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.head.name=lrasp", "did you mean 'lraspp'"),
+        ("model.head.low_tap=c3_first_", "did you mean 'c3_first'"),
+        ("model.backbone.output_stride=4", "none of 32, 16, 8"),
+        ("model.backbone.reduced_tail=maybe", "none of"),
+        ("model.preprocess=caffe", "none of"),
+    ],
+)
+def test_mistakes_are_sentences(override, said):
+    with pytest.raises(UserError, match=said) as caught:
+        create_model("lraspp_v3_cityscapes", [override])
+    assert f"override '{override}'" in str(caught.value)
+
+
+def test_reduced_tail_true_is_the_segmentation_cut():
+    config = load_config("lraspp_v3_cityscapes").config.model
+    assert config.backbone.reduced_tail == "segmentation"
+    assert build_model(config, 19).backbone.architecture.blocks[12].expansion == 336
