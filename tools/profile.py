@@ -1,6 +1,4 @@
-import sys
-
-from densevision.cli import run
+from densevision.cli import tool
 
 if __name__ == "__main__":
-    sys.exit(run("profile"))
+    tool("profile")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 import densevision
 from densevision.config.lookup import unknown_name
@@ -57,6 +58,18 @@ def run(verb: str, argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def tool(verb: str) -> NoReturn:
+    """Be ``tools/VERB.py``."""
+    forget_tools_folder()
+    sys.exit(run(verb))
+
+
+def forget_tools_folder() -> None:
+    """Take the script's own folder off the path: ``tools/profile.py`` would hide the module that torch imports."""
+    folder = Path(sys.argv[0]).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder]
 
 
 def parser(verb: str, usage: str = "") -> argparse.ArgumentParser:

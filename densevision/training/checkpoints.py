@@ -64,7 +64,8 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        value = pl_module.evaluation.get(pl_module.monitor, math.nan)
+        task: Any = pl_module
+        value = task.evaluation.get(task.monitor, math.nan)
         score = -math.inf if math.isnan(value) else value
         better = self.best is None or score > self.best
         if better:

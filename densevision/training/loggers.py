@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 import wandb
@@ -24,8 +25,8 @@ def build_wandb_logger(config: Config, run_dir: Path) -> WandbLogger | None:
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     id_file = run_dir / "wandb_id.txt"
-    run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
-    if rank_zero_only.rank == 0:
+    run_id = id_file.read_text().strip() if id_file.exists() else uuid.uuid4().hex[:8]
+    if getattr(rank_zero_only, "rank", 0) == 0:
         id_file.write_text(run_id + "\n")
     return WandbLogger(
         project=config.wandb.project,

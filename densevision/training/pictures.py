@@ -43,7 +43,9 @@ class FixedPictures(pl.Callback):
         dataset = trainer.datamodule.val_dataset  # type: ignore[attr-defined]
         indices = np.linspace(0, len(dataset) - 1, min(self.count, len(dataset))).round().astype(int)
         samples = [dataset[SampleKey(0, int(index))] for index in indices]
-        rows = [pl_module.draw_prediction(sample) for sample in samples]
+        task: Any = pl_module
+        rows = [task.draw_prediction(sample) for sample in samples]
         write_png(self.folder / f"step_{trainer.global_step:08d}.png", grid([[row] for row in rows]))
-        for logger in trainer.loggers:
+        loggers: list[Any] = trainer.loggers
+        for logger in loggers:
             logger.log_image("val/pictures", rows, step=trainer.global_step, caption=[s["name"] for s in samples])

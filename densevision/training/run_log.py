@@ -62,7 +62,8 @@ class RunLog(pl.Callback):
             self.progress.update(self._bar, completed=step)
         if step % self.every and step < self.total_steps:
             return
-        loss = pl_module.take_loss()
+        task: Any = pl_module
+        loss = task.take_loss()
         now = time.perf_counter()
         values = {
             "loss": loss,
@@ -87,9 +88,10 @@ class RunLog(pl.Callback):
         pause = time.perf_counter() - self._evaluation_began
         self._window_began += pause  # evaluation is not training time
         self._began += pause
-        self._write(trainer, pl_module.evaluation, prefix="val/")
+        task: Any = pl_module
+        self._write(trainer, task.evaluation, prefix="val/")
         if trainer.is_global_zero:
-            headline = f"{pl_module.monitor} {pl_module.evaluation[pl_module.monitor]:.4f}"
+            headline = f"{task.monitor} {task.evaluation[task.monitor]:.4f}"
             self.console.print(
                 f"step {trainer.global_step}/{self.total_steps}  {headline}  ({pause:.1f} s)", highlight=False
             )

@@ -1,6 +1,7 @@
 """Each option of the optimiser is seen in what it does."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -111,7 +112,7 @@ def test_constant_stays():
 @pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
 def test_warm_up_rises_linearly_and_the_schedule_follows(schedule):
     rates = course(schedule=schedule, warmup_steps=10)
-    steps = [after - before for before, after in zip(rates[:10], rates[1:10], strict=False)]
+    steps = [after - before for before, after in pairwise(rates[:10])]
     assert steps == pytest.approx([steps[0]] * 9)
     assert rates[0] == pytest.approx(1e-3)
     assert rates[10] == pytest.approx(1.0)
