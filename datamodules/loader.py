@@ -44,6 +44,7 @@ class Loader(DataLoader):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             worker_init_fn=_one_thread if num_workers > 0 else None,
+            generator=torch.Generator(),  # or every iteration would draw from the generator that the model uses
         )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

@@ -79,6 +79,28 @@ def test_evaluation_gives_every_picture_once_with_its_label_as_stored(tree):
     assert {batch["labels"].shape for batch in batches} == {(1, 32, 64)}
 
 
+def test_loading_leaves_torchs_generator_alone(tree):
+    before = torch.get_rng_state()
+    module = datamodule(tree)
+    list(module.train_dataloader())
+    list(module.val_dataloader())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_ranks_share_both_splits(tree, monkeypatch):
+    def names(loader):
+        return {name for batch in loader for name in batch["names"]}
+
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr("datamodules.base.rank_and_world_size", lambda rank=rank: (rank, 2))
+        shares.append((names(datamodule(tree).train_dataloader()), names(datamodule(tree).val_dataloader())))
+    assert [len(train) for train, _ in shares] == [2, 2]  # of 3 each, in batches of 2
+    assert not shares[0][0] & shares[1][0]
+    assert sorted(len(val) for _, val in shares) == [3, 3]
+    assert len(shares[0][1] | shares[1][1]) == 6
+
+
 def test_sizes_that_cannot_share_a_batch_say_what_to_set():
     samples = [
         {"image": torch.zeros(3, 4, size, dtype=torch.uint8), "name": f"p{size}", "size": (4, size)} for size in (5, 6)
