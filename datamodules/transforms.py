@@ -74,7 +74,7 @@ def warp_image(image: np.ndarray, window: Window) -> np.ndarray:
     inside, (top, left), (height, width) = _inside(window)
     if image.shape[:2] == window.scaled:
         fetched = image[top : top + height, left : left + width]  # what the warp would give, without the work
-        return _placed(np.ascontiguousarray(fetched[:, ::-1] if window.flip else fetched), inside, window, FILL)
+        return _placed((fetched[:, ::-1] if window.flip else fetched).copy(), inside, window, FILL)
     ratio_y, ratio_x = image.shape[0] / window.scaled[0], image.shape[1] / window.scaled[1]
     first_y, first_x = (top + 0.5) * ratio_y - 0.5, (left + 0.5) * ratio_x - 0.5
     # the part of the source that bilinear sampling touches, so that the warp need not look at more
