@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning import LightningDataModule
-from torch.utils.data import Sampler
 
 from datamodules.check import DataReport, Progress, SplitReport, check_dataset, errors_for_batches
-from datamodules.loader import Loader
+from datamodules.loader import Loader, TrainLoader
 from datamodules.samplers import EpochSampler, EvalSampler, rank_and_world_size
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
-from densevision.structures import LabelMap, SampleKey
+from densevision.structures import LabelMap
 
 
 class DataModule(LightningDataModule):
@@ -56,7 +55,7 @@ class DataModule(LightningDataModule):
         if stage in (None, "fit", "validate") and self.val_dataset is None:
             self.val_dataset = self.read_split(self.data.val_split, training=False).require_labels()
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> TrainLoader:
         """Batches of the training split, the last incomplete one of an epoch left out.
 
         Raises:
@@ -66,7 +65,9 @@ class DataModule(LightningDataModule):
         rank, world_size = rank_and_world_size()
         check_batch_size(len(self.train_dataset), self.data, world_size)
         sampler = EpochSampler(len(self.train_dataset), self.seed, rank=rank, world_size=world_size)
-        return self._loader(self.train_dataset, sampler, self.data.batch_size, drop_last=True)
+        return TrainLoader(
+            self.train_dataset, sampler, self.data.batch_size, self.data.num_workers, type(self).collate, drop_last=True
+        )
 
     def val_dataloader(self) -> Loader:
         """Batches of the validation split, every picture once over all ranks."""
@@ -118,10 +119,8 @@ class DataModule(LightningDataModule):
         return report
 
     def _eval_loader(self, dataset: Any) -> Loader:
-        return self._loader(dataset, EvalSampler(len(dataset), *rank_and_world_size()), self.data.eval_batch_size)
-
-    def _loader(self, dataset: Any, sampler: Sampler[SampleKey], batch_size: int, drop_last: bool = False) -> Loader:
-        return Loader(dataset, sampler, batch_size, self.data.num_workers, type(self).collate, drop_last)
+        sampler = EvalSampler(len(dataset), *rank_and_world_size())
+        return Loader(dataset, sampler, self.data.eval_batch_size, self.data.num_workers, type(self).collate)
 
 
 def check_batch_size(size: int, data: DataConfig, world_size: int = 1) -> None:

@@ -10,6 +10,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datamodules.samplers import EpochSampler
 from densevision.errors import UserError
 from densevision.structures import SampleKey
 
@@ -55,6 +56,32 @@ class Loader(DataLoader):
                 self._iterator = None
                 raise batch
             yield batch
+
+
+class TrainLoader(Loader):
+    """A Loader over an EpochSampler that can go on in the middle of an epoch; Lightning asks for its state."""
+
+    sampler: EpochSampler
+
+    def __init__(self, dataset: Dataset, sampler: EpochSampler, *args: Any, **kwargs: Any) -> None:
+        super().__init__(dataset, sampler, *args, **kwargs)
+        self._delivered = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        assert self.batch_size is not None
+        self._delivered = self.sampler.start // self.batch_size
+        for batch in super().__iter__():
+            self._delivered += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches of this epoch that were handed out, whatever the workers have prepared beyond."""
+        return {"delivered": self._delivered % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next iteration pass over what was handed out; the epoch comes from ``set_epoch``."""
+        assert self.batch_size is not None
+        self.sampler.resume(state["delivered"] * self.batch_size)
 
 
 def _one_thread(worker: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class BaseTask(pl.LightningModule):
         self.evaluation: dict[str, float] = {}
         self.report: dict[str, Any] = {}
         for name in ("loss_sum", "loss_count", "step_count"):
-            self.register_buffer(name, torch.zeros(()), persistent=False)
+            self.register_buffer(name, torch.zeros(()))  # in the checkpoint: a resumed log goes on in its middle
 
     @property
     def optim(self) -> OptimConfig:
@@ -57,6 +58,11 @@ class BaseTask(pl.LightningModule):
     def batch_loss(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Sum and count of the loss over one batch; two scalars."""
         raise NotImplementedError
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Let the step's chance (dropout) follow from (seed, epoch, batch, process) alone, resumed or not."""
+        place = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss sum, to be divided before the optimiser steps."""

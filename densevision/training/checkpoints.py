@@ -57,8 +57,10 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stepped = not trainer.fit_loop._should_accumulate()
-        if stepped and trainer.global_step % self.every == 0:
+        loop = trainer.fit_loop
+        due = trainer.global_step % self.every == 0 and not loop._should_accumulate()
+        # a checkpoint before an evaluation would, resumed, take it for done
+        if due and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
             self._save_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
