@@ -45,7 +45,7 @@ def build_datamodule(config: Config) -> Any:
 
 
 def build_task(config: Config, label_map: LabelMap, class_weights: Sequence[float] | None = None) -> BaseTask:
-    """A new model in the task that trains it; weights from ``seed`` or ``model.backbone.pretrained``."""
+    """A new model in the task that trains it; weights from torch's generator or a ``pretrained`` key."""
     task = lookup("task", config.task, TASKS, key="task")
     return task(build_model(config.model, label_map.num_classes), label_map, config, class_weights)
 

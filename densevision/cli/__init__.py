@@ -46,10 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(verb: str, argv: Sequence[str] | None = None) -> int:
     """Call one verb and turn a user's mistake into one line on standard error."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # python puts a script's folder first on the path, where tools/profile.py would hide the standard library's
-    # profile, which torch imports
-    tools = Path(densevision.__file__).parent.parent / "tools"
-    sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != tools]
     try:
         return int(import_module(f"densevision.cli.{verb}").main(argv))
     except UserError as error:
