@@ -41,6 +41,37 @@ class SegmentationBatch(TypedDict):
     sizes: list[tuple[int, int]]
 
 
+class DetectionSample(TypedDict):
+    """One picture with its boxes.
+
+    image: (3, H, W) uint8, RGB. boxes: (N, 4) float32 xyxy in pixels of that image; N may be 0. labels: (N,) int64
+    class indices 0..num_classes-1; a background is never counted. Crowds are no training targets. Both are absent for
+    a split without annotations. name: the picture's file name, unique in its split. image_id: the data set's own
+    number of the picture. size: the stored picture's (height, width).
+    """
+
+    image: Tensor
+    boxes: NotRequired[Tensor]
+    labels: NotRequired[Tensor]
+    name: str
+    image_id: int
+    size: tuple[int, int]
+
+
+class DetectionBatch(TypedDict):
+    """images: (B, 3, H, W) uint8; all pictures are resized to one size, their aspect not kept.
+
+    boxes, labels, names, image_ids, sizes: B entries as in DetectionSample.
+    """
+
+    images: Tensor
+    boxes: NotRequired[list[Tensor]]
+    labels: NotRequired[list[Tensor]]
+    names: list[str]
+    image_ids: list[int]
+    sizes: list[tuple[int, int]]
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """The classes of a data set: dataset id <-> index 0..num_classes-1 <-> name <-> colour.
