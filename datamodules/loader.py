@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,8 @@ class Loader(DataLoader):
         drop_last: bool = False,
     ) -> None:
         self.source: Any = dataset
+        # more than one worker a core is slower, and changes no sample
+        num_workers = min(num_workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else num_workers)
         super().__init__(
             _SendErrors(dataset),
             batch_size=batch_size,

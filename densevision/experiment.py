@@ -31,7 +31,7 @@ from densevision.structures import LabelMap
 from densevision.tasks.base import BaseTask
 from densevision.tasks.segmentation import SegmentationTask
 from densevision.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints
-from densevision.training.loggers import build_wandb_logger
+from densevision.training.loggers import build_wandb_logger, finish_wandb
 from densevision.training.pictures import FixedPictures
 from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
 from densevision.training.run_log import RunLog
@@ -87,7 +87,12 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         highlight=False,
         soft_wrap=True,
     )
-    trainer.fit(task, datamodule=datamodule, ckpt_path=point.path if point else None)
+    failed = True
+    try:
+        trainer.fit(task, datamodule=datamodule, ckpt_path=point.path if point else None)
+        failed = False
+    finally:
+        finish_wandb(failed)
     summary = _summary(trainer, task, run_dir, parameters, time.perf_counter() - began)
     if trainer.is_global_zero:
         write_json(run_dir / "summary.json", summary)

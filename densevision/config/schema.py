@@ -98,7 +98,7 @@ class DataConfig:
     photometric: float = number(0.0, 0.0, 1.0)  # probability of a colour change
     batch_size: int = number(8, 1)  # training pictures a process and step
     eval_batch_size: int = number(1, 1)
-    num_workers: int = number(4, 0)  # loader processes a training process
+    num_workers: int = number(4, 0)  # loader processes a training process, at most one a core
 
 
 @dataclass
@@ -141,7 +141,7 @@ class TrainerConfig:
 
 @dataclass
 class WandbConfig:
-    mode: str = choice("auto", "online", "offline", "disabled")  # auto: online where there is a login
+    mode: str = choice("auto", "online", "offline", "disabled")  # auto: WANDB_MODE, or online where there is a login
     project: str = "densevision"
     entity: str | None = None
     name: str | None = None  # null: the name of output_dir

@@ -19,11 +19,12 @@ def build_wandb_logger(config: Config, run_dir: Path) -> WandbLogger | None:
 
     A resumed run keeps its id, which lies in ``run_dir/wandb_id.txt``.
     """
+    # wandb reads these when it is first used, so before anything else
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     mode = wandb_mode(config.wandb.mode)
     if mode == "disabled":
         return None
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     id_file = run_dir / "wandb_id.txt"
     run_id = id_file.read_text().strip() if id_file.exists() else uuid.uuid4().hex[:8]
     if getattr(rank_zero_only, "rank", 0) == 0:
@@ -36,15 +37,19 @@ def build_wandb_logger(config: Config, run_dir: Path) -> WandbLogger | None:
         tags=list(config.wandb.tags),
         id=run_id,
         save_dir=str(run_dir),
-        offline=mode == "offline",
+        mode=mode,  # not offline=True, which Lightning passes on through the environment, too late
         config=config_to_dict(config),
     )
 
 
+def finish_wandb(failed: bool) -> None:
+    """Write out and close the run, so that the next one in this process is a run of its own."""
+    if wandb.run is not None:
+        wandb.finish(exit_code=int(failed))
+
+
 def wandb_mode(mode: str) -> str:
-    """``auto`` becomes online where there is a login and offline elsewhere; WANDB_MODE has the last word."""
-    if "WANDB_MODE" in os.environ:
-        return os.environ["WANDB_MODE"]
+    """``auto`` becomes what WANDB_MODE says; without it, online where there is a login and offline elsewhere."""
     if mode != "auto":
         return mode
-    return "online" if wandb.login(prompt=False) else "offline"
+    return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")

@@ -49,6 +49,12 @@ class RunLog(pl.Callback):
             )
             self.progress.start()
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # the scheduler has moved on when the step is written
+        self._lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -67,7 +73,7 @@ class RunLog(pl.Callback):
         now = time.perf_counter()
         values = {
             "loss": loss,
-            "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            "lr": self._lr,
             "images_per_second": self._images / (now - self._window_began),
         }
         self._window_began, self._images = now, 0
