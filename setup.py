@@ -27,6 +27,7 @@ setup(
     package_data={"densevision": ["py.typed"], "densevision.configs": ["*.yaml", "*/*.yaml"]},
     install_requires=at_least(
         "albumentations",
+        "hotcoco",
         "lightning",
         "numpy",
         "omegaconf",

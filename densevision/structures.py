@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
+import numpy as np
 from torch import Tensor
 
 IGNORE_INDEX = 255
@@ -70,6 +71,24 @@ class DetectionBatch(TypedDict):
     names: list[str]
     image_ids: list[int]
     sizes: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionTruth:
+    """What the detections in a split are judged by: the N annotations as columns, as the data set's file has them.
+
+    image_ids: (I,) int64, all pictures of the split, also those without an annotation. box_image_ids, category_ids,
+    annotation_ids: (N,) int64, the data set's own numbers. boxes: (N, 4) float64 xywh in stored pixels, not clipped.
+    areas: (N,) float64 pixels, of the object's outline where the file says it. crowd: (N,) bool.
+    """
+
+    image_ids: np.ndarray
+    box_image_ids: np.ndarray
+    category_ids: np.ndarray
+    annotation_ids: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
 
 
 @dataclass(frozen=True)

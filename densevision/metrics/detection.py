@@ -1,0 +1,298 @@
+"""The COCO scores: the twelve official figures and the average precision of each class.
+
+The official definition is pycocotools' code. hotcoco computes the same precision and recall tables from columns of
+numbers in a small part of the time; pycocotools itself takes over where hotcoco is not installed or would differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from densevision.io import atomic_write
+from densevision.metrics.reduce import rows_of_processes
+from densevision.structures import DetectionTruth, LabelMap
+
+_log = logging.getLogger("densevision")
+_SEEN = np.dtype([("image_id", "i8"), ("count", "i8")])
+_FOUND = np.dtype([("image_id", "i8"), ("label", "i8"), ("box", "f8", (4,)), ("score", "f8")])
+# figure -> where it stands in pycocotools' tables: (precision or recall, IoU threshold, size, greatest number of
+# detections); pycocotools 2.0.11, COCOeval.summarize
+_ALL_IOU, _IOU_50, _IOU_75 = slice(None), slice(0, 1), slice(5, 6)
+_ANY, _SMALL, _MEDIUM, _LARGE = range(4)
+_AT_1, _AT_10, _AT_100 = range(3)
+_FIGURES = {
+    "map": ("precision", _ALL_IOU, _ANY, _AT_100),
+    "map_50": ("precision", _IOU_50, _ANY, _AT_100),
+    "map_75": ("precision", _IOU_75, _ANY, _AT_100),
+    "map_small": ("precision", _ALL_IOU, _SMALL, _AT_100),
+    "map_medium": ("precision", _ALL_IOU, _MEDIUM, _AT_100),
+    "map_large": ("precision", _ALL_IOU, _LARGE, _AT_100),
+    "mar_1": ("recall", _ALL_IOU, _ANY, _AT_1),
+    "mar_10": ("recall", _ALL_IOU, _ANY, _AT_10),
+    "mar_100": ("recall", _ALL_IOU, _ANY, _AT_100),
+    "mar_small": ("recall", _ALL_IOU, _SMALL, _AT_100),
+    "mar_medium": ("recall", _ALL_IOU, _MEDIUM, _AT_100),
+    "mar_large": ("recall", _ALL_IOU, _LARGE, _AT_100),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionScores:
+    """What COCO's evaluation says.
+
+    names: the K classes. precision: (10, 101, K, 4, 3) float64 at IoU .5 to .95, recall 0 to 1, any, small, medium
+    and large objects, and 1, 10 and 100 detections a picture; -1 where there is nothing to find. recall: the same
+    without its second axis.
+    """
+
+    names: tuple[str, ...]
+    precision: np.ndarray
+    recall: np.ndarray
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The twelve official figures, 0..1; nan where no object has the size, -1 in COCO's own report."""
+        tables = {"precision": self.precision, "recall": self.recall}
+        return {
+            name: _mean_of_defined(tables[table][iou][..., size, most])
+            for name, (table, iou, size, most) in _FIGURES.items()
+        }
+
+    @property
+    def map_per_class(self) -> dict[str, float]:
+        """Average precision over IoU .5 to .95 by class name, 0..1; nan for a class without an object."""
+        return self._per_class(_ALL_IOU)
+
+    @property
+    def map_50_per_class(self) -> dict[str, float]:
+        """Average precision at IoU .5 by class name, 0..1; nan for a class without an object."""
+        return self._per_class(_IOU_50)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scores for json: the twelve figures, and two of each class by name; what is not defined is None."""
+        return {
+            **_or_none(self.figures),
+            "map_per_class": _or_none(self.map_per_class),
+            "map_50_per_class": _or_none(self.map_50_per_class),
+        }
+
+    def _per_class(self, iou: slice) -> dict[str, float]:
+        table = self.precision[iou, :, :, _ANY, _AT_100]
+        return {name: _mean_of_defined(table[:, :, k]) for k, name in enumerate(self.names)}
+
+
+class DetectionResults:
+    """Collects detections picture after picture, across processes, for COCO's results file.
+
+    Args:
+        label_map: the classes; its ids are the file's category ids.
+    """
+
+    def __init__(self, label_map: LabelMap) -> None:
+        self.label_map = label_map
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all pictures."""
+        self._seen: list[tuple[int, int]] = []
+        self._found: list[np.ndarray] = []
+
+    def update(
+        self,
+        image_ids: Sequence[int],
+        boxes: Sequence[Tensor | np.ndarray],
+        scores: Sequence[Tensor | np.ndarray],
+        labels: Sequence[Tensor | np.ndarray],
+    ) -> None:
+        """Take in the detections of some pictures.
+
+        Args:
+            image_ids: the data set's own number of each picture.
+            boxes: (n, 4) xyxy in pixels of the stored picture, each.
+            scores: (n,) the higher the surer, each; the order of equal ones counts.
+            labels: (n,) class indices, each.
+        """
+        for image_id, *detections in zip(image_ids, boxes, scores, labels, strict=True):
+            corners, score, label = (_numpy(values) for values in detections)
+            found = np.empty(len(label), _FOUND)
+            found["image_id"], found["label"], found["score"] = image_id, label, score
+            found["box"] = corners
+            found["box"][:, 2:] -= found["box"][:, :2]  # in float64: COCO's file has widths, and exactly these
+            self._seen.append((int(image_id), len(found)))
+            self._found.append(found)
+
+    def rows(self) -> np.ndarray:
+        """All processes' detections as a structured array, every picture once, pictures in the order of their ids.
+
+        A collective: in a distributed run every process must call it. Fields: ``image_id``, ``label`` (class index),
+        ``box`` (xywh in stored pixels), ``score``. A picture that came more than once counts as it first did, and
+        detections with numbers that are not finite are left out, which is logged.
+        """
+        seen = rows_of_processes(np.array(self._seen, _SEEN))
+        found = rows_of_processes(np.concatenate(self._found) if self._found else np.empty(0, _FOUND))
+        starts = np.cumsum(seen["count"]) - seen["count"]
+        _, first = np.unique(seen["image_id"], return_index=True)
+        counts = seen["count"][first]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        found = found[np.repeat(starts[first], counts) + within]
+        finite = np.isfinite(found["score"]) & np.isfinite(found["box"]).all(axis=1)
+        if not finite.all():
+            _log.warning("%d of %d detections are not finite numbers and left out", (~finite).sum(), len(found))
+        return found[finite]
+
+    def write(self, path: str | Path) -> int:
+        """Write COCO's results file and return the number of detections in it; a collective as :meth:`rows`.
+
+        A list of ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}``, unrounded: the official
+        evaluation of the file gives the very scores that are computed here.
+        """
+        rows = self.rows()
+        write_results(path, rows, self.label_map)
+        return len(rows)
+
+
+def write_results(path: str | Path, rows: np.ndarray, label_map: LabelMap) -> None:
+    """Write rows of :meth:`DetectionResults.rows` as COCO's results file, atomically."""
+    columns = (rows["image_id"], np.asarray(label_map.ids)[rows["label"]], rows["box"], rows["score"])
+    entries = [
+        {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
+        for image_id, category, box, score in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(entries), encoding="utf-8")
+
+
+class DetectionScorer(DetectionResults):
+    """Judges detections by a split's annotations, exactly as COCO's evaluation does.
+
+    Every picture of the split counts: in one that no process has seen, nothing was found.
+
+    Args:
+        truth: the annotations.
+        label_map: the classes.
+    """
+
+    def __init__(self, truth: DetectionTruth, label_map: LabelMap) -> None:
+        super().__init__(label_map)
+        self.truth = truth
+
+    def compute(self) -> DetectionScores:
+        """The scores over all pictures of all processes so far; in a distributed run every process must call it.
+
+        Raises:
+            ValueError: a picture that was seen is none of the split.
+        """
+        rows = self.rows()
+        unknown = np.setdiff1d(rows["image_id"], self.truth.image_ids)
+        if unknown.size:
+            raise ValueError(f"detections in pictures {unknown[:5].tolist()}, which are not in the annotations")
+        precision, recall = _engine(self.truth)(self.truth, rows, self.label_map)
+        return DetectionScores(self.label_map.names, precision, recall)
+
+
+def _engine(truth: DetectionTruth) -> Any:
+    if (truth.annotation_ids == 0).any():
+        # pycocotools marks what is found by the annotation's id, in zeros; hotcoco does not repeat that
+        _log.warning(
+            "an annotation has the id 0, and the official evaluation counts what finds it as wrong; to equal it the "
+            "scores are computed by pycocotools, slowly: number the annotations from 1"
+        )
+        return pycocotools_tables
+    try:
+        import hotcoco  # noqa: F401
+    except ImportError:
+        _log.warning("hotcoco is not installed: pycocotools computes the scores, the same but slowly")
+        return pycocotools_tables
+    return hotcoco_tables
+
+
+def hotcoco_tables(truth: DetectionTruth, rows: np.ndarray, label_map: LabelMap) -> tuple[np.ndarray, np.ndarray]:
+    """The tables of :class:`DetectionScores` by hotcoco."""
+    import hotcoco
+
+    # its ids are never negative; the pictures' order, by which it breaks ties, is that of the true ids
+    image_ids = np.unique(truth.image_ids)
+    images = [{"id": position} for position in range(len(image_ids))]
+    categories = [{"id": k, "name": str(k)} for k in range(label_map.num_classes)]
+    places = np.searchsorted(image_ids, truth.box_image_ids)
+    annotations = hotcoco.COCO.from_arrays(
+        images,
+        categories,
+        places,
+        _class_indices(truth, label_map),
+        truth.boxes,
+        area=truth.areas,
+        iscrowd=truth.crowd,
+    )
+    found = np.empty((len(rows), 7))
+    found[:, 0], found[:, 1:5] = np.searchsorted(image_ids, rows["image_id"]), rows["box"]
+    found[:, 5], found[:, 6] = rows["score"], rows["label"]
+    evaluation = hotcoco.COCOeval(annotations, annotations.load_res(found), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    assert evaluation.eval is not None
+    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
+
+
+def pycocotools_tables(truth: DetectionTruth, rows: np.ndarray, label_map: LabelMap) -> tuple[np.ndarray, np.ndarray]:
+    """The tables of :class:`DetectionScores` by the official code."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    images = [{"id": image_id} for image_id in truth.image_ids.tolist()]
+    categories = [{"id": k} for k in range(label_map.num_classes)]
+    classes = _class_indices(truth, label_map)
+    truths = (truth.annotation_ids, truth.box_image_ids, classes, truth.boxes, truth.areas, truth.crowd)
+    founds = (
+        np.arange(1, len(rows) + 1),
+        rows["image_id"],
+        rows["label"],
+        rows["box"],
+        rows["box"][:, 2] * rows["box"][:, 3],
+        np.zeros(len(rows), bool),
+    )
+    keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+    with contextlib.redirect_stdout(io.StringIO()):
+        sides = []
+        for columns in (truths, founds):
+            entries = [
+                dict(zip(keys, entry, strict=True)) for entry in zip(*(c.tolist() for c in columns), strict=True)
+            ]
+            sides.append(COCO())
+            sides[-1].dataset = {"images": images, "categories": categories, "annotations": entries}
+            sides[-1].createIndex()
+        for entry, score in zip(sides[1].dataset["annotations"], rows["score"].tolist(), strict=True):
+            entry["score"] = score
+        evaluation = COCOeval(*sides, iouType="bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval["precision"], evaluation.eval["recall"]
+
+
+def _class_indices(truth: DetectionTruth, label_map: LabelMap) -> np.ndarray:
+    order = np.argsort(label_map.ids)
+    return order[np.searchsorted(np.asarray(label_map.ids)[order], truth.category_ids)]
+
+
+def _mean_of_defined(values: np.ndarray) -> float:
+    defined = values[values > -1]
+    return float(np.mean(defined)) if defined.size else math.nan
+
+
+def _or_none(scores: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(score) else score for name, score in scores.items()}
+
+
+def _numpy(values: Tensor | np.ndarray) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
