@@ -34,7 +34,7 @@ from densevision.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Che
 from densevision.training.loggers import build_wandb_logger, finish_wandb
 from densevision.training.pictures import FixedPictures
 from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
-from densevision.training.run_log import RunLog
+from densevision.training.run_log import EvaluationBar, RunLog
 
 TASKS = {"segmentation": SegmentationTask}
 
@@ -142,7 +142,7 @@ def evaluate(
 def build_trainer(config: Config, run_dir: Path | None, console: Console, loggers: list[Logger]) -> pl.Trainer:
     """Lightning's trainer for training in ``run_dir``, or for evaluation alone where that is None."""
     settings = config.trainer
-    callbacks: list[pl.Callback] = []
+    callbacks: list[pl.Callback] = [EvaluationBar(console)]
     if run_dir is not None:
         callbacks = [
             RunLog(run_dir / METRICS, settings.log_every, console),

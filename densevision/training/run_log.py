@@ -88,6 +88,19 @@ class RunLog(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._evaluation_began = time.perf_counter()
 
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.progress is not None:
+            total = trainer.num_val_batches[0]
+            self.progress.update(self._bar, values=f"evaluating {batch_idx + 1}/{total}")
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
@@ -125,6 +138,38 @@ class RunLog(pl.Callback):
             stream.write(json.dumps(line) + "\n")
         for logger in trainer.loggers:
             logger.log_metrics({k: v for k, v in named.items() if v is not None}, step=trainer.global_step)
+
+
+class EvaluationBar(pl.Callback):
+    """A bar over the batches of an evaluation, on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.progress = Progress(
+            TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        )
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and self.progress.console.is_terminal:
+            self._bar = self.progress.add_task("evaluate", total=trainer.num_val_batches[0])
+            self.progress.start()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.progress.live.is_started:
+            self.progress.advance(self._bar)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.progress.stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.progress.stop()
 
 
 def _clock(seconds: float) -> str:
