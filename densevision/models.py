@@ -127,6 +127,7 @@ def build_architecture(backbone: BackboneConfig) -> Architecture:
         output_stride=backbone.output_stride,
         reduced_tail=cut,
         dilation_rule=backbone.dilation_rule,
+        scale_last_conv=backbone.scale_last_conv,
     )
 
 
@@ -203,12 +204,14 @@ def _load(segmenter: Segmenter, model: ModelConfig, weights: Pretrained) -> None
 
 
 def _first_reduced_block(backbone: BackboneConfig) -> int | None:
-    if not backbone.reduced_tail:
-        return None
+    """Index of the first block that differs from the published network, its count if only the last 1x1 does."""
     full = deepcopy(backbone)
-    full.reduced_tail = False
-    pairs = zip(build_architecture(full).blocks, build_architecture(backbone).blocks, strict=True)
-    return next(i for i, (whole, cut) in enumerate(pairs) if whole != cut)
+    full.reduced_tail = full.scale_last_conv = False
+    published, built = build_architecture(full), build_architecture(backbone)
+    if published == built:
+        return None
+    pairs = zip(published.blocks, built.blocks, strict=True)
+    return next((i for i, (whole, cut) in enumerate(pairs) if whole != cut), len(built.blocks))
 
 
 def _resolved(model: ModelConfig, weights: Pretrained | None) -> ModelConfig:

@@ -32,6 +32,7 @@ class BlockSpec:
     stage: number of halvings of the picture that the published net, at output stride 32, has made after this
         block; the stage stays when an output stride of 8 or 16 replaces strides by dilation.
     squeeze: channels inside squeeze-and-excite, 0 without. expand: whether there is a 1x1 expansion.
+    gate: of squeeze-and-excite. project_act: activation after the projection, None for a linear one.
     """
 
     in_channels: int
@@ -45,6 +46,8 @@ class BlockSpec:
     expand: bool
     residual: bool
     stage: int
+    gate: str = "hard_sigmoid"
+    project_act: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Backbone(nn.Module):
         features: names out of ``architecture.feature_info``.
         in_channels: of the input; 3 for RGB.
         norm: other momentum and epsilon than published.
+        init_std: deviation of the truncated normal that the convolutions start from.
 
     Attributes:
         feature_info: the asked features' :class:`FeatureInfo`, in the order asked.
@@ -130,6 +134,7 @@ class Backbone(nn.Module):
         features: Sequence[str],
         in_channels: int = 3,
         norm: NormSpec | None = None,
+        init_std: float = INIT_STD,
     ) -> None:
         super().__init__()
         norm = norm or architecture.norm
@@ -147,7 +152,8 @@ class Backbone(nn.Module):
         self.last_conv: nn.Module | None = None
         if final and last == len(architecture.blocks):
             self.last_conv = ConvNormAct(final.in_channels, final.out_channels, final.kernel, act=final.act, norm=norm)
-        self.apply(_initialise)
+        for module in self.modules():
+            _initialise(module, init_std)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -183,13 +189,15 @@ def _block(spec: BlockSpec, norm: NormSpec, until: str) -> InvertedResidual:
         expand=spec.expand,
         residual=spec.residual,
         norm=norm,
+        gate=spec.gate,
+        project_act=spec.project_act,
         until=until,
     )
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialise(module: nn.Module, std: float) -> None:
     """Weights as TF-slim draws them; normalisation starts as the identity, which is torch's own default."""
     if isinstance(module, nn.Conv2d):
-        truncated_normal_(module.weight, std=INIT_STD)
+        truncated_normal_(module.weight, std=std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -48,18 +48,21 @@ def mobilenet_v2(
     output_stride: int = 32,
     reduced_tail: str | None = None,
     dilation_rule: str = "old",
+    scale_last_conv: bool = False,
 ) -> Architecture:
     """MobileNetV2, resolved.
 
-    The last 1x1 convolution is never narrower than published (TF-slim: it scales for widths above 1 only). The
-    segmentation cut drops it; segmentation heads read the last block anyway (DeepLab's ``layer_18``). The
-    detection cut halves it.
+    The last 1x1 convolution is never narrower than published (TF-slim: it scales for widths above 1 only), unless
+    ``scale_last_conv`` says so (TF-slim with ``finegrain_classification_mode`` off, as in SSDLite). The segmentation
+    cut drops it; segmentation heads read the last block anyway (DeepLab's ``layer_18``). The detection cut halves
+    it.
 
     Args:
         width_mult: multiplies all other channel counts, rounded to multiples of 8; after a cut, as Table 7's
             widths 0.5 and 0.35 demand.
         output_stride, dilation_rule: see :func:`densevision.backbones.resolve.resolve_blocks`.
         reduced_tail: None, ``segmentation`` or ``detection``.
+        scale_last_conv: multiply the last 1x1 convolution's channels for widths below 1 too.
     """
     table = reduced(MOBILENET_V2) if reduced_tail else MOBILENET_V2
     stem = make_divisible(STEM * width_mult)
@@ -71,7 +74,8 @@ def mobilenet_v2(
         output_stride=output_stride,
         dilation_rule=dilation_rule,
     )
-    last = max(LAST_CONV, make_divisible(LAST_CONV * width_mult)) // (2 if reduced_tail == "detection" else 1)
+    scaled = make_divisible(LAST_CONV * width_mult)
+    last = (scaled if scale_last_conv else max(LAST_CONV, scaled)) // (2 if reduced_tail == "detection" else 1)
     return Architecture(
         family="mobilenet_v2",
         stem=ConvSpec(3, stem, kernel=3, stride=2, act="relu6"),

@@ -61,6 +61,7 @@ def mobilenet_v3_large(
     output_stride: int = 32,
     reduced_tail: str | None = None,
     dilation_rule: str = "old",
+    scale_last_conv: bool = False,
 ) -> Architecture:
     """MobileNetV3-Large, resolved; the arguments are those of :func:`mobilenet_v3_small`."""
     return _mobilenet_v3("large", LARGE, 960, 1280, width_mult, output_stride, reduced_tail, dilation_rule)
@@ -71,6 +72,7 @@ def mobilenet_v3_small(
     output_stride: int = 32,
     reduced_tail: str | None = None,
     dilation_rule: str = "old",
+    scale_last_conv: bool = False,
 ) -> Architecture:
     """MobileNetV3-Small, resolved.
 
@@ -83,6 +85,7 @@ def mobilenet_v3_small(
         output_stride, dilation_rule: see :func:`densevision.backbones.resolve.resolve_blocks`.
         reduced_tail: None, ``segmentation`` (:func:`halve_tail`) or ``detection``
             (:func:`densevision.backbones.resolve.halve_outputs`); both halve the last 1x1 convolution too.
+        scale_last_conv: of no effect, as V3's always scales.
     """
     return _mobilenet_v3("small", SMALL, 576, 1024, width_mult, output_stride, reduced_tail, dilation_rule)
 

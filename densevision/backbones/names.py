@@ -77,9 +77,13 @@ def _torchvision_block(names: list[str]) -> dict[str, str]:
 
 
 def from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``mobilenetv2_*`` and ``mobilenetv3_*`` under our names; what is not understood stays as it is."""
+    """``mobilenetv1_*``, ``_v2_*``, ``_v3_*`` and ``semnasnet_*`` (MnasNet-A1) under our names.
+
+    What is not understood stays as it is.
+    """
     prefixes = {"conv_stem": "backbone.stem.conv", "bn1": "backbone.stem.norm", "classifier": "head.fc"}
-    # V2 ends in conv_head + bn2; V3 in a block of one convolution, and its conv_head comes after the pooling
+    # V2 and MnasNet end in conv_head + bn2, V1 in its last block, V3 in a block of one convolution; V3's conv_head
+    # comes after the pooling
     if "bn2.weight" in state:
         prefixes |= {"conv_head": "backbone.last_conv.conv", "bn2": "backbone.last_conv.norm"}
     else:

@@ -19,6 +19,9 @@ log = logging.getLogger("densevision")
 
 # (family, width) -> timm's name of the network with published weights
 _TIMM_NAMES = {
+    ("mnasnet_a1", 0.75): "semnasnet_075",
+    ("mnasnet_a1", 1.0): "semnasnet_100",
+    ("mobilenet_v1", 1.0): "mobilenetv1_100",
     ("mobilenet_v2", 0.5): "mobilenetv2_050",
     ("mobilenet_v2", 1.0): "mobilenetv2_100",
     ("mobilenet_v2", 1.4): "mobilenetv2_140",
@@ -79,7 +82,9 @@ def read_pretrained(where: str, family: str, width_mult: float = 1.0, segmenter:
         own = {key.removeprefix("model."): value for key, value in state.items()}
         return Pretrained(origin, "densevision", own, eps, trained.get("preprocess"))
     if "conv_stem.weight" in state:
-        return Pretrained(origin, "timm", from_timm(state), 1e-5, "imagenet")
+        # timm's V1, the network without a last 1x1, was trained on [-1, 1]
+        preprocess = "imagenet" if "conv_head.weight" in state else "half"
+        return Pretrained(origin, "timm", from_timm(state), 1e-5, preprocess)
     if any(re.match(r"(features|backbone)\.0\.0\.weight", key) for key in state):
         eps = 1e-5 if any(".conv." in key for key in state) else 1e-3
         return Pretrained(origin, "torchvision", from_torchvision(state), eps, "imagenet")

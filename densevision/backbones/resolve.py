@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from densevision.backbones.base import BlockSpec
@@ -25,6 +25,22 @@ class Row:
     stride: int
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What a family does in all its blocks alike; the defaults are MobileNetV2's and V3's.
+
+    round_channels: a scaled channel count -> the one that is built. squeeze_from: ``expansion`` (a quarter of it,
+    rounded likewise) or ``input`` (a quarter of the block's input). gate: of squeeze-and-excite. project_act:
+    activation after the projection. residual: whether equal input and output are added.
+    """
+
+    round_channels: Callable[[float], int] = make_divisible
+    squeeze_from: str = "expansion"
+    gate: str = "hard_sigmoid"
+    project_act: str | None = None
+    residual: bool = True
+
+
 def halve_outputs(rows: Sequence[Row], first: int) -> tuple[Row, ...]:
     """The detection cut: outputs from block ``first`` on are halved, expansions keep their ratio to their input.
 
@@ -45,11 +61,12 @@ def resolve_blocks(
     width_mult: float = 1.0,
     output_stride: int = 32,
     dilation_rule: str = "old",
+    rules: Rules = Rules(),
 ) -> tuple[BlockSpec, ...]:
     """The blocks that a table stands for.
 
-    Outputs are rounded by :func:`make_divisible`; an expansion keeps its ratio to the block's *scaled* input, as in
-    TF-slim and timm (torchvision's V3 scales the table's expansion instead, which differs at width != 1).
+    Outputs are rounded by the family's rule; an expansion keeps its ratio to the block's *scaled* input, as in TF-slim
+    and timm (torchvision's V3 scales the table's expansion instead, which differs at width != 1).
 
     Args:
         rows: the table.
@@ -58,6 +75,7 @@ def resolve_blocks(
         output_stride: where the stride has reached it, further strides become dilations and no weight changes.
         dilation_rule: ``old``: the block that loses its stride keeps the rate so far and those after it dilate
             (TF-slim ``mobilenet_base``, timm); ``new``: it takes the new rate itself (torchvision).
+        rules: the family's.
     """
     blocks: list[BlockSpec] = []
     stage, stride, rate = 1, 2, 1  # after the stem
@@ -71,8 +89,9 @@ def resolve_blocks(
             rate *= row.stride
             dilation = rate if dilation_rule == "new" else dilation
         stride *= block_stride
-        expansion = make_divisible(scaled_in * row.expand / in_channels)
-        out = make_divisible(row.out * width_mult)
+        expansion = rules.round_channels(scaled_in * row.expand / in_channels)
+        out = rules.round_channels(row.out * width_mult)
+        quarter = scaled_in // 4 if rules.squeeze_from == "input" else rules.round_channels(expansion / 4)
         blocks.append(
             BlockSpec(
                 in_channels=scaled_in,
@@ -81,11 +100,13 @@ def resolve_blocks(
                 kernel=row.kernel,
                 stride=block_stride,
                 dilation=dilation,
-                squeeze=make_divisible(expansion / 4) if row.se else 0,
+                squeeze=max(1, quarter) if row.se else 0,
                 act=row.act,
                 expand=expansion > scaled_in,
-                residual=block_stride == 1 and scaled_in == out,
+                residual=rules.residual and block_stride == 1 and scaled_in == out,
                 stage=stage,
+                gate=rules.gate,
+                project_act=rules.project_act,
             )
         )
         in_channels, scaled_in = row.out, out

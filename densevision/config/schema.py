@@ -50,6 +50,8 @@ class BackboneConfig:
     # which block first uses the new atrous rate: the one after the block that lost its stride (old, as
     # published) or that block itself (new, as torchvision)
     dilation_rule: str = choice("old", "new")
+    # V2 and MnasNet at widths below 1: whether the last 1x1 is narrower too (SSDLite) or as published (ImageNet)
+    scale_last_conv: bool = False
     # path of a state dict (torchvision's or timm's names) or of a checkpoint; torchvision | timm downloads
     pretrained: str | None = None
     norm: NormConfig = field(default_factory=NormConfig)
@@ -90,11 +92,21 @@ class DataConfig:
     train_cities: list[str] | None = None  # null: all
     val_cities: list[str] | None = None
     annotations: str = choice("gtFine", "gtCoarse")
+    # coco: folders of pictures and annotation files, below root; a split whose file is null or has no "annotations"
+    # can be predicted on, not judged
+    train_images: str = "train2017"
+    train_annotations: str = "annotations/instances_train2017.json"
+    val_images: str = "val2017"
+    val_annotations: str | None = "annotations/instances_val2017.json"
     image_size: Any = size()  # what is read and evaluated at; null: the pictures' own
     crop_size: Any = size()  # the training crop; null: the whole picture
     scale_range: list[float] = pair(1.0, 1.0)  # random scale of a training picture
     scale_step: float = number(0.0, 0.0)  # grid of the random scale; 0: continuous
+    # detection: crops of the training pictures: none | ssd_crop (TensorFlow's ssd_random_crop) | ssdlite (torchvision's
+    # IoU crop) | ssd (torchvision's: colour distortion, zoom-out and IoU crop)
+    augment: str = choice("none", "ssd_crop", "ssdlite", "ssd")
     flip: float = number(0.5, 0.0, 1.0)  # probability of a mirrored training picture
+    vertical_flip: float = number(0.0, 0.0, 1.0)  # likewise upside down; detection
     photometric: float = number(0.0, 0.0, 1.0)  # probability of a colour change
     batch_size: int = number(8, 1)  # training pictures a process and step
     eval_batch_size: int = number(1, 1)
@@ -106,6 +118,9 @@ class LossConfig:
     # null | sqrt (1 / sqrt(pixel frequency) of the training labels, mean 1) | a weight a class
     class_weights: Any = None
     class_weights_cap: float = number(4.0, 1.0)  # greatest weight of sqrt
+    # only pixels whose true class has at most this probability are learnt from; null: all
+    ohem: float | None = number(None, 0.0, 1.0)
+    ohem_min_kept: float = number(0.0625, 0.0, 1.0)  # but at least this share of a batch's pixels, the hardest
 
 
 @dataclass
@@ -120,6 +135,7 @@ class OptimConfig:
     power: float = number(0.9, 0.0)  # poly
     warmup_steps: int = number(0, 0)  # linear, from lr / 1000; not with one_cycle, which has its own
     clip_norm: float | None = number(None, 0.0)  # greatest norm of the gradient; null: unbounded
+    ema_decay: float | None = number(None, 0.0, 1.0)  # the average of the weights is judged and kept; null: none
 
 
 @dataclass
@@ -136,7 +152,20 @@ class TrainerConfig:
     num_nodes: int = number(1, 1)
     precision: str = choice("32-true", "bf16-mixed", "16-mixed", "64-true")
     accumulate: int = number(1, 1)  # batches a step
+    # training batches from which each evaluation's batch-norm statistics are estimated; 0: training's averages
+    bn_recalibration: int = number(0, 0)
     resume: str = "auto"  # auto (the run in output_dir goes on) | never | path of a checkpoint
+
+
+@dataclass
+class EvaluationConfig:
+    """How a picture is seen in evaluation and prediction; with several views their probabilities are averaged."""
+
+    mode: str = choice("whole", "slide")
+    window: Any = size()  # slide: of the scaled picture; null: data.crop_size
+    stride: Any = size()  # slide: between windows; null: two thirds of the window
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    flip: bool = False  # mirrored views too
 
 
 @dataclass
@@ -159,4 +188,5 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)

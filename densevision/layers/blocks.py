@@ -13,15 +13,18 @@ TAPS = ("expansion", "depthwise", "output")
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion -> depthwise -> squeeze-and-excite -> linear 1x1 projection (+ input).
+    """1x1 expansion -> depthwise -> squeeze-and-excite -> 1x1 projection (+ input).
 
     (B, in_channels, H, W) -> (B, out_channels, H', W') with H' = ceil(H / stride).
-    Source: MobileNetV2 paper, Figure 4; MobileNetV3 paper, Figure 4.
+    Source: MobileNetV2 paper, Figure 4; MobileNetV3 paper, Figure 4. Without expansion and residual, and with an
+    activation at its end, it is MobileNetV1's depthwise separable convolution.
 
     Args:
         expansion: channels of the depthwise convolution.
         squeeze: channels inside squeeze-and-excite; 0 leaves it out.
         act: activation after expansion and depthwise.
+        gate: of squeeze-and-excite.
+        project_act: activation after the projection; None for a linear one.
         expand: whether the 1x1 expansion is there; without it ``expansion`` equals ``in_channels``.
         residual: whether the input is added to the output.
         until: the last tap that anybody reads. What lies behind it is not built, since a weight that
@@ -42,6 +45,8 @@ class InvertedResidual(nn.Module):
         expand: bool,
         residual: bool,
         norm: NormSpec,
+        gate: str = "hard_sigmoid",
+        project_act: str | None = None,
         until: str = "output",
     ) -> None:
         super().__init__()
@@ -55,8 +60,8 @@ class InvertedResidual(nn.Module):
         )
         if until == "depthwise":
             return
-        self.se = SqueezeExcite(expansion, squeeze) if squeeze else nn.Identity()
-        self.project = ConvNormAct(expansion, out_channels, act=None, norm=norm)
+        self.se = SqueezeExcite(expansion, squeeze, gate) if squeeze else nn.Identity()
+        self.project = ConvNormAct(expansion, out_channels, act=project_act, norm=norm)
 
     def forward(self, x: Tensor, taps: dict[str, Tensor] | None = None) -> Tensor:
         """The last of :data:`TAPS` that is built; ``taps``, if given, is filled with all of them by name.

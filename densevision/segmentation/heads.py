@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from densevision.config.lookup import lookup
 from densevision.layers import ConvNormAct, NormSpec, truncated_normal_
+from densevision.layers.squeeze_excite import GATES
 
 # DeepLab model.py: batch normalisation decay 0.9997, epsilon 1e-5
 NORM = NormSpec(momentum=0.0003, eps=1e-5)
-GATES: dict[str, type[nn.Module]] = {"hard_sigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
 
 
 class RASPPHead(nn.Module):

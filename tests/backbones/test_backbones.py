@@ -21,7 +21,8 @@ def features_of(architecture):
 def test_features_have_declared_channels_and_stride(name, cut, output_stride):
     architecture = BACKBONES[name](width_mult=0.35, output_stride=output_stride, reduced_tail=cut)
     names = features_of(architecture)
-    assert set(names) == set(FEATURES) - ({"last_conv"} if (name, cut) == ("mobilenet_v2", "segmentation") else set())
+    without_last = name == "mobilenet_v1" or (name, cut) == ("mobilenet_v2", "segmentation")
+    assert set(names) == set(FEATURES) - ({"last_conv"} if without_last else set())
     backbone = Backbone(architecture, names).eval()
     height, width = 64, 97
     maps = backbone(torch.randn(1, 3, height, width))
@@ -32,8 +33,7 @@ def test_features_have_declared_channels_and_stride(name, cut, output_stride):
     assert backbone.feature_info["c5"].stride == output_stride
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize(("name", "feature"), [(n, f) for n in NAMES for f in features_of(BACKBONES[n]())])
 def test_nothing_is_built_beyond_a_feature(name, feature):
     """A parameter without a gradient is one that nothing reads."""
     backbone = Backbone(BACKBONES[name](width_mult=0.35), (feature,))
@@ -77,6 +77,8 @@ REDUCED = [
     ("mobilenet_v2", 1.0, "segmentation", [(576, 80, 0), (480, 80, 0), (480, 80, 0), (480, 160, 0)], None),
     ("mobilenet_v2", 0.5, "segmentation", [(288, 40, 0), (240, 40, 0), (240, 40, 0), (240, 80, 0)], None),
     ("mobilenet_v2", 0.35, "segmentation", [(192, 32, 0), (192, 32, 0), (192, 32, 0), (192, 56, 0)], None),
+    ("mnasnet_a1", 1.0, "detection", [(672, 80, 28), (480, 80, 20), (480, 80, 20), (480, 160, 0)], 640),
+    ("mobilenet_v1", 1.0, "detection", [(512, 512, 0), (512, 512, 0)], None),
 ]
 
 
@@ -93,6 +95,10 @@ def test_reduced_tail(name, width, cut, tail, last_conv):
 @pytest.mark.parametrize(
     ("name", "width", "c3_depthwise", "c4_expansion", "last_conv", "pre_logits"),
     [
+        ("mobilenet_v1", 1.0, 256, 512, None, 0),
+        ("mobilenet_v1", 0.35, 89, 179, None, 0),
+        ("mnasnet_a1", 1.0, 120, 672, 1280, 0),
+        ("mnasnet_a1", 0.35, 48, 240, 1280, 0),
         ("mobilenet_v2", 1.0, 192, 576, 1280, 0),
         ("mobilenet_v2", 0.35, 96, 192, 1280, 0),
         ("mobilenet_v2", 1.4, 288, 816, 1792, 0),
@@ -107,7 +113,7 @@ def test_taps_and_tail_widths(name, width, c3_depthwise, c4_expansion, last_conv
     assert info["c3_depthwise"].channels == c3_depthwise
     assert info["c4_expansion"].channels == c4_expansion
     assert info["c4_expansion"].stride == 16
-    assert info["last_conv"].channels == last_conv
+    assert (architecture.last_conv and info["last_conv"].channels) == last_conv
     assert architecture.pre_logits == pre_logits
 
 
@@ -116,12 +122,35 @@ def test_unknown_feature_is_named():
         Backbone(BACKBONES["mobilenet_v2"](), ("c3_depthwize",))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_published_initialisation_and_normalisation(name):
+@pytest.mark.parametrize(
+    ("name", "width", "channels"),
+    [
+        ("mobilenet_v2", 0.35, 448),
+        ("mnasnet_a1", 0.5, 640),
+        ("mobilenet_v3_large", 0.5, 480),
+        ("mobilenet_v2", 1.4, 1792),
+    ],
+)
+def test_last_conv_scales_on_demand(name, width, channels):
+    """TF-slim with finegrain_classification_mode off, as SSDLite is built."""
+    assert BACKBONES[name](width_mult=width, scale_last_conv=True).last_conv.out_channels == channels
+
+
+@pytest.mark.parametrize(
+    ("name", "momentum"),
+    [
+        ("mobilenet_v1", 0.0003),
+        ("mnasnet_a1", 0.01),
+        ("mobilenet_v2", 0.003),
+        ("mobilenet_v3_large", 0.003),
+        ("mobilenet_v3_small", 0.003),
+    ],
+)
+def test_published_initialisation_and_normalisation(name, momentum):
     torch.manual_seed(0)
     backbone = Backbone(BACKBONES[name](), ("c5",), in_channels=4)
     weights = torch.cat([m.weight.flatten() for m in backbone.modules() if isinstance(m, torch.nn.Conv2d)])
     assert weights.abs().max() <= 0.18
     assert weights.std().item() == pytest.approx(0.09 * 0.8796, rel=0.01)  # of a normal cut at two deviations
     norms = {(m.momentum, m.eps) for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)}
-    assert norms == {(0.003, 1e-3)}
+    assert norms == {(momentum, 1e-3)}

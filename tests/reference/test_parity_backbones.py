@@ -21,6 +21,9 @@ REFERENCES = [
     ("torchvision", "mobilenet_v2", "mobilenet_v2", 1.4),
     ("torchvision", "mobilenet_v3_large", "mobilenet_v3_large", 1.0),
     ("torchvision", "mobilenet_v3_small", "mobilenet_v3_small", 1.0),
+    ("timm", "mobilenetv1_100", "mobilenet_v1", 1.0),
+    ("timm", "semnasnet_050", "mnasnet_a1", 0.5),
+    ("timm", "semnasnet_100", "mnasnet_a1", 1.0),
     ("timm", "mobilenetv2_035", "mobilenet_v2", 0.35),
     ("timm", "mobilenetv2_100", "mobilenet_v2", 1.0),
     ("timm", "mobilenetv3_large_075", "mobilenet_v3_large", 0.75),
@@ -66,12 +69,13 @@ def normalised(images):
 def classifier_of(weights, architecture, num_classes=1000, **backbone_arguments):
     """Backbone and classifier in our names, filled from a state dict."""
     norm = NormSpec(momentum=0.1, eps=weights.eps)
-    backbone = Backbone(architecture, ("last_conv",), norm=norm, **backbone_arguments)
+    last = "last_conv" if architecture.last_conv else "c5"
+    backbone = Backbone(architecture, (last,), norm=norm, **backbone_arguments)
     load_backbone(backbone, weights)
-    head = ClassificationHead(architecture.last_conv.out_channels, num_classes, architecture.pre_logits)
+    head = ClassificationHead(architecture.feature_info[last].channels, num_classes, architecture.pre_logits)
     head.load_state_dict(weights.part("head"))
     network = nn.ModuleDict({"backbone": backbone, "head": head}).eval()
-    return network, lambda images: head(backbone(images)["last_conv"])
+    return network, lambda images: head(backbone(images)[last])
 
 
 @pytest.mark.parametrize(("source", "name", "family", "width"), REFERENCES)
