@@ -15,6 +15,8 @@ from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.structures import LabelMap
 
+_STATISTICS_EPOCH = 2**31  # epochs that no training reaches
+
 
 class DataModule(LightningDataModule):
     """Loaders over the splits of a data set; a format says how its splits are read.
@@ -25,6 +27,7 @@ class DataModule(LightningDataModule):
     Attributes:
         label_map: the classes; known after :meth:`setup` at the latest.
         train_dataset, val_dataset: the configured splits, after :meth:`setup`.
+        one_size: in evaluation too, all that a batch needs is brought to one size.
 
     Args:
         data: the section ``data`` of the configuration.
@@ -33,6 +36,7 @@ class DataModule(LightningDataModule):
 
     label_map: LabelMap
     collate: Callable[[Sequence[Any]], Any]
+    one_size = False
 
     def __init__(self, data: DataConfig, seed: int = 0) -> None:
         super().__init__()
@@ -51,9 +55,9 @@ class DataModule(LightningDataModule):
             UserError: no data, an unknown split, or files that are missing: now, not after an hour.
         """
         if stage in (None, "fit") and self.train_dataset is None:
-            self.train_dataset = self.read_split(self.data.train_split, training=True).require_labels()
+            self.train_dataset = self.read_split(self.data.train_split, training=True).require_files(labels=True)
         if stage in (None, "fit", "validate") and self.val_dataset is None:
-            self.val_dataset = self.read_split(self.data.val_split, training=False).require_labels()
+            self.val_dataset = self.read_split(self.data.val_split, training=False).require_files(labels=True)
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of the training split, the last incomplete one of an epoch left out.
@@ -69,6 +73,21 @@ class DataModule(LightningDataModule):
             self.train_dataset, sampler, self.data.batch_size, self.data.num_workers, type(self).collate, drop_last=True
         )
 
+    def statistics_dataloader(self, step: int, batches: int) -> Loader:
+        """Training batches beside those that are learnt from, whose order and place they leave alone.
+
+        Args:
+            step: of the training; with the seed it decides the pictures and their augmentation.
+            batches: of this process; no more than one pass over its share is given.
+        """
+        self.setup("fit")
+        rank, world_size = rank_and_world_size()
+        sampler = EpochSampler(len(self.train_dataset), self.seed, rank=rank, world_size=world_size)
+        sampler.set_epoch(_STATISTICS_EPOCH + step)
+        data = self.data
+        keys = list(sampler)[: batches * data.batch_size]
+        return Loader(self.train_dataset, keys, data.batch_size, data.num_workers, type(self).collate, drop_last=True)
+
     def val_dataloader(self) -> Loader:
         """Batches of the validation split, every picture once over all ranks."""
         self.setup("validate")
@@ -81,7 +100,7 @@ class DataModule(LightningDataModule):
             UserError: an unknown split, or labels for some of its pictures only.
         """
         dataset = self.read_split(split, training=False)
-        return self._eval_loader(dataset.require_labels() if dataset.has_labels else dataset)
+        return self._eval_loader(dataset.require_files(labels=dataset.has_labels))
 
     def class_pixel_counts(self) -> Any:
         """(K,) int64: the labelled pixels of each class in the training split."""
@@ -96,7 +115,6 @@ class DataModule(LightningDataModule):
         """
         data = self.data
         splits = {"train": SplitReport(data.train_split), "val": SplitReport(data.val_split)}
-        report = DataReport(self.label_map, splits)
         failures = []
         for use, split in splits.items():
             try:
@@ -105,9 +123,10 @@ class DataModule(LightningDataModule):
                 split.errors.append(str(error))
                 failures.append(error)
             else:
-                splits[use] = check_dataset(split.split, dataset, progress)
+                splits[use] = self.check_split(split.split, dataset, progress)
         if len(failures) == len(splits):
             raise failures[0]
+        report = DataReport(self.label_map, splits)
         if splits["train"].items:
             try:
                 check_batch_size(splits["train"].items, data)
@@ -115,8 +134,13 @@ class DataModule(LightningDataModule):
                 report.errors.append(str(error))
         fixed = data.image_size is not None or data.crop_size is not None
         report.errors += errors_for_batches(splits["train"], data.batch_size, fixed, "data.crop_size")
-        report.errors += errors_for_batches(splits["val"], data.eval_batch_size, False, "data.eval_batch_size=1")
+        if not self.one_size:
+            report.errors += errors_for_batches(splits["val"], data.eval_batch_size, False, "data.eval_batch_size=1")
         return report
+
+    def check_split(self, split: str, dataset: Any, progress: Progress | None) -> SplitReport:
+        """Read every file of a split."""
+        return check_dataset(split, dataset, progress)
 
     def _eval_loader(self, dataset: Any) -> Loader:
         sampler = EvalSampler(len(dataset), *rank_and_world_size())

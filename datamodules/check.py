@@ -33,9 +33,15 @@ class ItemReport:
 
 
 class Checkable(Protocol):
-    """A data set that can be checked: ``check(index)`` reads one item as stored and never raises a UserError."""
+    """A data set that can be checked.
+
+    ``check(index)`` reads one item as stored and never raises a UserError; ``notes()`` says what is to be said about
+    the split as a whole, counted and worded as an item's notes.
+    """
 
     def __len__(self) -> int: ...
+
+    def notes(self) -> Counter[str]: ...
 
     def check(self, index: int) -> ItemReport: ...
 
@@ -106,6 +112,7 @@ def check_dataset(split: str, dataset: Checkable, progress: Progress | None = No
         items: Iterable[ItemReport] = threads.map(dataset.check, range(len(dataset)))
         for item in progress(items, len(dataset), split) if progress else items:
             report.add(item)
+    report.notes.update(dataset.notes())
     return report
 
 

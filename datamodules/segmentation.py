@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -106,13 +107,13 @@ class SegmentationDataset(Dataset[SegmentationSample]):
             )
         return indices
 
-    def require_labels(self) -> SegmentationDataset:
-        """Return self if every picture has its label file.
+    def require_files(self, labels: bool) -> SegmentationDataset:
+        """Return self if every picture has its label file, where ``labels`` says that it needs one.
 
         Raises:
             UserError: some have not; names the first, the path looked for, and how many there are.
         """
-        missing = [pair for pair in self.pairs if not pair.labelled]
+        missing = [pair for pair in self.pairs if labels and not pair.labelled]
         if missing:
             raise _missing(missing, len(self))
         return self
@@ -125,6 +126,10 @@ class SegmentationDataset(Dataset[SegmentationSample]):
     def _count(self, pair: Pair) -> np.ndarray:
         counts = np.bincount(self.read_indices(pair).ravel(), minlength=self.label_map.num_classes)
         return counts[: self.label_map.num_classes]
+
+    def notes(self) -> Counter[str]:
+        """Nothing: all there is to say is about single files."""
+        return Counter()
 
     def check(self, index: int) -> ItemReport:
         """Read the files of one picture as they are stored and collect all that is wrong with them."""

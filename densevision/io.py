@@ -108,6 +108,15 @@ def exif_orientation(path: str | Path) -> int:
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
+def stored_size(path: str | Path) -> tuple[int, int] | None:
+    """The (height, width) that a picture's header says, as stored; None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
     """The given files, and the pictures directly in the given folders, sorted by name.
 
