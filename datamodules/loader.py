@@ -29,7 +29,7 @@ class Loader(DataLoader):
     def __init__(
         self,
         dataset: Dataset,
-        sampler: Sampler[SampleKey],
+        sampler: Sampler[SampleKey] | Sequence[SampleKey],
         batch_size: int,
         num_workers: int,
         collate: Callable[[Sequence[Any]], Any],

@@ -31,8 +31,10 @@ from densevision.structures import LabelMap
 from densevision.tasks.base import BaseTask
 from densevision.tasks.segmentation import SegmentationTask
 from densevision.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints
+from densevision.training.ema import EMA
 from densevision.training.loggers import build_wandb_logger, finish_wandb
 from densevision.training.pictures import FixedPictures
+from densevision.training.recalibration import BatchNormRecalibration
 from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
 from densevision.training.run_log import EvaluationBar, RunLog
 
@@ -149,6 +151,10 @@ def build_trainer(config: Config, run_dir: Path | None, console: Console, logger
             FixedPictures(run_dir / "pictures", settings.pictures, settings.pictures_every),
             Checkpoints(run_dir / "checkpoints", settings.checkpoint_every),
         ]
+        if config.optim.ema_decay is not None:
+            callbacks.append(EMA(config.optim.ema_decay))
+        if settings.bn_recalibration:
+            callbacks.append(BatchNormRecalibration(settings.bn_recalibration))  # of the average: after it
     every = settings.val_every * settings.accumulate if settings.val_every else None  # Lightning counts batches
     return pl.Trainer(
         accelerator=settings.accelerator,

@@ -31,6 +31,7 @@ class BaseTask(pl.LightningModule):
         monitor: the value of ``evaluation`` that chooses the best checkpoint; greater is better.
         evaluation: the latest evaluation, name -> number, for logs and for choosing the best; empty before the first.
         report: the same as ``--json`` of the evaluation has it.
+        averaged: whether evaluations and checkpoints are of averaged weights (:class:`densevision.training.ema.EMA`).
         loss_sum, loss_count: of this process since the training log last took them.
     """
 
@@ -47,6 +48,7 @@ class BaseTask(pl.LightningModule):
         self.config = config
         self.evaluation: dict[str, float] = {}
         self.report: dict[str, Any] = {}
+        self.averaged = False
         for name in ("loss_sum", "loss_count", "step_count"):
             self.register_buffer(name, torch.zeros(()))  # in the checkpoint: a resumed log goes on in its middle
 
@@ -103,4 +105,5 @@ class BaseTask(pl.LightningModule):
             "config": config_to_dict(self.config),
             "label_map": self.label_map.to_dict(),
             "evaluation": dict(self.evaluation),
+            "averaged": self.averaged,
         }

@@ -32,7 +32,7 @@ class SegmentationTask(BaseTask):
     def __init__(
         self, model: Segmenter, label_map: LabelMap, config: Config, class_weights: Sequence[float] | None = None
     ) -> None:
-        loss = SegmentationLoss(model.head.align_corners, class_weights)
+        loss = SegmentationLoss(model.head.align_corners, class_weights, config.loss.ohem, config.loss.ohem_min_kept)
         super().__init__(model, loss, label_map, config)
         self.confusion = ConfusionMatrix(label_map.names)
         self.on_class_maps: Callable[[Sequence[str], Tensor], None] | None = None

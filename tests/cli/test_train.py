@@ -161,7 +161,10 @@ def test_resume_from_a_path(street, tmp_path):
     "words",
     [
         ["loss.class_weights=sqrt"],
+        ["loss.ohem=0.05", "loss.ohem_min_kept=0.1"],
         ["optim.clip_norm=0.01"],
+        ["optim.ema_decay=0.9"],
+        ["trainer.bn_recalibration=2"],
         ["optim.backbone_lr_mult=0.1"],
         ["optim.name=adamw"],
         ["optim.name=rmsprop", "optim.lr=1e-4"],

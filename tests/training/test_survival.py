@@ -85,11 +85,14 @@ def assert_same(left, right):
         assert left == right
 
 
-def survives(tmp_path, kills, workers):
+AVERAGED = ["optim.ema_decay=0.9", "trainer.bn_recalibration=2"]
+
+
+def survives(tmp_path, kills, workers, more=(), steps=14):
     root = tmp_path / "cityscapes"
     write_cityscapes_tree(root, "train", ["aachen"], count=11, size=(40, 60))
     write_cityscapes_tree(root, "val", ["munster"], count=3, size=(40, 60))
-    words = [*WORDS, f"data.root={root}", f"data.num_workers={workers}"]
+    words = [*WORDS, f"data.root={root}", f"data.num_workers={workers}", f"trainer.max_steps={steps}", *more]
     whole, patched = tmp_path / "whole", tmp_path / "patched"
     assert run([*words, f"output_dir={whole}"]) == 0
     for place, call in kills:
@@ -98,12 +101,20 @@ def survives(tmp_path, kills, workers):
     left, left_lines = what_is_left(whole)
     right, right_lines = what_is_left(patched)
     assert left_lines == right_lines
-    assert [line["step"] for line in left_lines] == [3, 4, 6, 8, 9, 12, 12, 14, 14]
-    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+    every_third, every_fourth = (list(range(n, steps, n)) + [steps] for n in (3, 4))  # losses, evaluations
+    assert [line["step"] for line in left_lines] == sorted(every_third + every_fourth)
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
         assert_same(left[part], right[part])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_killed_five_times_ends_as_if_it_never_was(tmp_path, workers):
+@pytest.mark.parametrize(("workers", "more"), [(0, AVERAGED), (2, [])], ids=["alone, averaged", "workers"])
+def test_a_run_killed_five_times_ends_as_if_it_never_was(tmp_path, workers, more):
     kills = [("write", 2), ("evaluation", 2), ("step", 3), ("write", 3), ("evaluation", 1)]
-    survives(tmp_path, kills, workers)
+    survives(tmp_path, kills, workers, more)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], AVERAGED], ids=["plain", "averaged"])
+def test_a_run_killed_twenty_times_ends_as_if_it_never_was(tmp_path, more):
+    kills = [("write", 2), ("evaluation", 1), ("step", 3), ("write", 1), ("evaluation", 3)] * 4
+    survives(tmp_path, kills, workers=2, more=more, steps=50)

@@ -1,0 +1,86 @@
+"""Batch-norm statistics that are estimated anew: plain means over training batches, and nothing else changes."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from densevision.cli import main
+from densevision.training.recalibration import recalibrate
+from tests.checkpoints import SMALL
+from tests.trees import write_cityscapes_tree
+
+WORDS = [
+    "train", "lraspp_v3_cityscapes", *SMALL, "data.crop_size=[32,64]", "data.batch_size=2", "data.num_workers=0",
+    "trainer.max_steps=4", "trainer.val_every=2", "trainer.log_every=1", "wandb.mode=disabled",
+]  # fmt: skip
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=0.01), nn.Dropout(0.5), nn.BatchNorm2d(4))
+
+
+def test_statistics_are_the_plain_means_over_the_batches(network):
+    batches = [3 + 2 * torch.randn(4, 3, 8, 9) for _ in range(5)]
+    recalibrate(network, lambda batch: network(batch), batches)
+    with torch.no_grad():
+        outputs = [network[0](batch) for batch in batches]
+    mean = torch.stack([x.mean((0, 2, 3)) for x in outputs]).mean(0)
+    variance = torch.stack([x.transpose(0, 1).flatten(1).var(1, unbiased=True) for x in outputs]).mean(0)
+    torch.testing.assert_close(network[1].running_mean, mean)
+    torch.testing.assert_close(network[1].running_var, variance)
+
+
+def test_modes_momentum_and_counters_stay_and_no_chance_is_drawn(network):
+    network[3].eval()
+    network[1].num_batches_tracked += 7
+    before = torch.get_rng_state()
+    recalibrate(network, lambda batch: network(batch), [torch.ones(2, 3, 5, 5)])
+    assert torch.equal(torch.get_rng_state(), before), "dropout must be off"
+    assert [module.training for module in network] == [True, True, True, False]
+    assert network[1].momentum == 0.01
+    assert int(network[1].num_batches_tracked) == 7
+
+
+def test_without_a_batch_nothing_changes(network):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    recalibrate(network, lambda batch: network(batch), [])
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def run(tmp_path, name, *words):
+    root = tmp_path / "cityscapes"
+    if not root.exists():
+        write_cityscapes_tree(root, "train", ["aachen"], count=6)
+        write_cityscapes_tree(root, "val", ["munster"], count=2)
+    assert main([*WORDS, f"data.root={root}", f"output_dir={tmp_path / name}", *words]) == 0
+    lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+    stored = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
+    return stored, lines
+
+
+def is_statistic(name):
+    return "running_" in name
+
+
+def test_what_is_learnt_stays_the_same_and_what_is_judged_is_saved(tmp_path, capsys):
+    plain, plain_lines = run(tmp_path, "plain")
+    anew, lines = run(tmp_path, "anew", "trainer.bn_recalibration=3")
+    for name, value in plain["state_dict"].items():
+        assert torch.equal(value, anew["state_dict"][name]) != is_statistic(name), name
+    losses = [[line["train/loss"] for line in some if "train/loss" in line] for some in (plain_lines, lines)]
+    assert losses[0] == losses[1]
+    judged = next(line["val/miou"] for line in reversed(lines) if "val/miou" in line)
+    out = tmp_path / "out.json"
+    assert main(["evaluate", str(tmp_path / "anew" / "checkpoints" / "last.ckpt"), "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["miou"] == judged
+
+
+def test_more_batches_than_the_split_holds_are_one_pass(tmp_path):
+    few, _ = run(tmp_path, "few", "trainer.bn_recalibration=3")
+    many, _ = run(tmp_path, "many", "trainer.bn_recalibration=1000")
+    for name, value in few["state_dict"].items():
+        assert torch.equal(value, many["state_dict"][name]), name
