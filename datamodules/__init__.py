@@ -2,5 +2,6 @@
 
 from datamodules.base import DataModule
 from datamodules.cityscapes import CityscapesDataModule
+from datamodules.coco import CocoDataModule
 
-DATAMODULES: dict[str, type[DataModule]] = {"cityscapes": CityscapesDataModule}
+DATAMODULES: dict[str, type[DataModule]] = {"cityscapes": CityscapesDataModule, "coco": CocoDataModule}

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from datamodules.box_report import BoxReport
 from densevision.structures import LabelMap
 
 # (items, their number, what is done) -> the same items; draws progress
@@ -51,7 +52,7 @@ class SplitReport:
     """What a split turned out to be: the items' reports added up.
 
     sizes: (height, width) to number of pictures. class_counts, class_items: (K,) pixels (or boxes) of each class,
-    and items that have any.
+    and items that have any. boxes: their sizes, where the split has boxes.
     """
 
     split: str
@@ -61,6 +62,7 @@ class SplitReport:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     class_counts: np.ndarray | None = None
     class_items: np.ndarray | None = None
+    boxes: BoxReport | None = None
 
     def add(self, item: ItemReport) -> None:
         """Take in one item."""
@@ -88,6 +90,7 @@ class SplitReport:
                 name: {"count": int(count), "items": int(having)}
                 for name, count, having in zip(names, counts, items, strict=True)
             },
+            **({"boxes": self.boxes.to_dict()} if self.boxes else {}),
         }
 
     def _counts(self, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,6 +150,7 @@ class DataReport:
             sizes = ", ".join(f"{count} of {_size(size)}" for size, count in report.sizes.most_common(3))
             more = f" and {len(report.sizes) - 3} more sizes" if len(report.sizes) > 3 else ""
             yield f"{use}: {report.items} pictures in split '{report.split}' (height x width: {sizes or 'none'}{more})"
+            yield from (f"  {line}" for line in report.boxes.lines()) if report.boxes else ()
         yield ""
         yield from self._class_lines()
         for use, report in self.splits.items():

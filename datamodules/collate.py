@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from densevision.errors import UserError
-from densevision.structures import SegmentationBatch, SegmentationSample
+from densevision.structures import DetectionBatch, DetectionSample, SegmentationBatch, SegmentationSample
 
 
 def collate_segmentation(samples: Sequence[SegmentationSample]) -> SegmentationBatch:
@@ -24,6 +24,20 @@ def collate_segmentation(samples: Sequence[SegmentationSample]) -> SegmentationB
     )
     if "label" in samples[0]:
         batch["labels"] = _stack([s["label"] for s in samples], "labels", samples)
+    return batch
+
+
+def collate_detection(samples: Sequence[DetectionSample]) -> DetectionBatch:
+    """Stack pictures, which are all of one size, and list what differs in number."""
+    batch = DetectionBatch(
+        images=torch.stack([s["image"] for s in samples]),
+        names=[s["name"] for s in samples],
+        image_ids=[s["image_id"] for s in samples],
+        sizes=[s["size"] for s in samples],
+    )
+    if "boxes" in samples[0]:
+        batch["boxes"] = [s["boxes"] for s in samples]
+        batch["labels"] = [s["labels"] for s in samples]
     return batch
 
 

@@ -1,0 +1,129 @@
+"""What annotations say, whatever format they came in: packed columns, and one rule for what is wrong with boxes."""
+
+from __future__ import annotations
+
+import colorsys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from densevision.structures import DetectionTruth, LabelMap
+
+MIN_SIDE = 0.999  # pixels; a box of one pixel is one, also after rounding
+_FIRST = 3  # annotation ids that a note names
+
+
+class PackedStrings(Sequence[str]):
+    """A list of strings in two arrays: the processes that read it share its memory and never copy it."""
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
+        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+        self._ends = np.cumsum([len(string) for string in encoded], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        start = self._ends[index - 1] if index > 0 else 0
+        return self._bytes[start : self._ends[index]].tobytes().decode("utf-8", "surrogatepass")
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """What a split's annotations say, as columns: I pictures, and N boxes in the order of their pictures.
+
+    source: where they come from, for messages. files: I names below the folder of pictures. image_ids: (I,) int64.
+    sizes: (I, 2) int64 (height, width) as annotated, 0 where nothing is said. starts: (I + 1,) int64, where each
+    picture's boxes begin. boxes: (N, 4) float64 xywh pixels as annotated. labels: (N,) int64 class indices. areas: (N,)
+    float64. crowd: (N,) bool. annotation_ids: (N,) int64. notes: what was found wrong on the way, counted.
+    labelled: false where the source has pictures only.
+    """
+
+    source: str
+    files: PackedStrings
+    image_ids: np.ndarray
+    sizes: np.ndarray
+    starts: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    annotation_ids: np.ndarray
+    notes: Counter[str]
+    labelled: bool = True
+
+    def truth(self, label_map: LabelMap) -> DetectionTruth:
+        """The columns that detections are judged by; nothing is left out or clipped, as in COCO's evaluation."""
+        return DetectionTruth(
+            image_ids=self.image_ids,
+            box_image_ids=np.repeat(self.image_ids, np.diff(self.starts)),
+            category_ids=np.asarray(label_map.ids)[self.labels],
+            annotation_ids=self.annotation_ids,
+            boxes=self.boxes,
+            areas=self.areas,
+            crowd=self.crowd,
+        )
+
+
+def usable_boxes(boxes: np.ndarray, crowd: np.ndarray, height: Any, width: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What can be learnt from: boxes clipped to their pictures, and which of them are left.
+
+    Args:
+        boxes: (N, 4) float64 xywh pixels.
+        crowd: (N,) bool; a crowd is no single object.
+        height, width: of the picture, or (N,) of each box's.
+
+    Returns:
+        (N, 4) float32 xyxy inside the picture, and (N,) bool: no crowd, and at least a pixel wide and high before and
+        after clipping.
+    """
+    x1, y1, wide, high = boxes.T
+    corners = [
+        np.clip(x, 0, limit) for x, limit in ((x1, width), (y1, height), (x1 + wide, width), (y1 + high, height))
+    ]
+    sides = (wide, high, corners[2] - corners[0], corners[3] - corners[1])
+    return np.stack(corners, axis=-1).astype(np.float32), ~crowd & (np.stack(sides) >= MIN_SIDE).all(axis=0)
+
+
+def box_notes(annotations: Annotations, sizes: np.ndarray) -> Counter[str]:
+    """What is to be said about boxes that are left out or changed, counted, with the first annotation ids.
+
+    Args:
+        annotations: of the split.
+        sizes: (I, 2) (height, width) of the pictures, 0 where it is not known.
+    """
+    heights, widths = np.repeat(np.where(sizes > 0, sizes, np.inf), np.diff(annotations.starts), axis=0).T
+    boxes, keep = usable_boxes(annotations.boxes, annotations.crowd, heights, widths)
+    flat = ~annotations.crowd & (annotations.boxes[:, 2:] < MIN_SIDE).any(axis=1)
+    outside = ~annotations.crowd & ~flat & ~keep
+    corners = annotations.boxes.copy()
+    corners[:, 2:] += corners[:, :2]
+    clipped = keep & (np.abs(corners - boxes) > 1).any(axis=1)
+    kinds = {
+        "are less than a pixel wide or high and left out of training": flat,
+        "lie wholly outside their pictures and are left out of training": outside,
+        "reach beyond their pictures and are clipped": clipped,
+    }
+    notes: Counter[str] = Counter()
+    for what, which in kinds.items():
+        ids = annotations.annotation_ids[which]
+        if ids.size:
+            first = ", ".join(map(str, ids[:_FIRST])) + (", ..." if ids.size > _FIRST else "")
+            notes[f"of {len(boxes)} boxes {what} (annotation ids {first})"] = ids.size
+    if not keep.any():
+        notes["boxes to learn from"] = 0
+    return notes
+
+
+def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
+    """``count`` RGB colours, neighbours far apart, all different up to some thousands."""
+    golden = 0.61803398875  # this share of the circle on, a hue lies in the widest gap that is left
+    colors = []
+    for k in range(count):
+        rgb = colorsys.hsv_to_rgb(k * golden % 1, (0.9, 0.6, 0.75)[k % 3], (1.0, 0.75, 0.9, 0.6)[k // 3 % 4])
+        colors.append((round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])))
+    return tuple(colors)

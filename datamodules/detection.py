@@ -1,0 +1,245 @@
+"""Pictures with boxes, whatever format they come in."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import abstractmethod
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.data import Dataset
+
+from datamodules.annotations import Annotations, box_notes, usable_boxes
+from datamodules.base import DataModule
+from datamodules.box_report import BoxReport
+from datamodules.check import ItemReport, Progress, SplitReport
+from datamodules.collate import collate_detection
+from datamodules.detection_transforms import DetectionEvalTransform, DetectionTrainTransform
+from datamodules.samplers import sample_rng
+from densevision.errors import UserError
+from densevision.io import exif_orientation, read_image, stored_size
+from densevision.structures import DetectionSample, DetectionTruth, LabelMap, SampleKey
+
+_SIZES_AT_START = 1000  # pictures whose headers are read before training; check_data reads all
+_log = logging.getLogger("densevision")
+
+
+class DetectionDataset(Dataset[DetectionSample]):
+    """The pictures of one split with their boxes.
+
+    The boxes of a sample are what can be learnt from; :attr:`truth` is what detections are judged by.
+
+    Args:
+        folder: where the pictures lie.
+        annotations: of the split.
+        label_map: the classes.
+        transform: for training or for evaluation.
+        seed: of the experiment; a training sample follows from (seed, epoch, index) alone.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        annotations: Annotations,
+        label_map: LabelMap,
+        transform: DetectionTrainTransform | DetectionEvalTransform,
+        seed: int = 0,
+    ) -> None:
+        self.folder, self.annotations, self.label_map = folder, annotations, label_map
+        self.transform, self.seed = transform, seed
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the split has annotations."""
+        return self.annotations.labelled
+
+    @property
+    def truth(self) -> DetectionTruth | None:
+        """What detections in this split are judged by; None without annotations."""
+        return self.annotations.truth(self.label_map) if self.has_labels else None
+
+    def __len__(self) -> int:
+        return len(self.annotations.files)
+
+    def path(self, index: int) -> Path:
+        """The file of a picture."""
+        return self.folder / self.annotations.files[index]
+
+    def __getitem__(self, key: SampleKey) -> DetectionSample:
+        """Read and transform one picture; its file's size counts, whatever the annotations say.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        image = read_image(self.path(key.index))
+        size = (image.shape[0], image.shape[1])
+        boxes, labels = self._usable(key.index, size)
+        if isinstance(self.transform, DetectionEvalTransform):
+            image, boxes = self.transform(image, boxes)
+        else:
+            image, boxes, labels = self.transform(image, boxes, labels, sample_rng(self.seed, key.epoch, key.index))
+        sample = DetectionSample(
+            image=torch.from_numpy(image).permute(2, 0, 1),
+            name=self.annotations.files[key.index],
+            image_id=int(self.annotations.image_ids[key.index]),
+            size=size,
+        )
+        if self.has_labels:
+            sample["boxes"], sample["labels"] = torch.from_numpy(boxes), torch.from_numpy(labels)
+        return sample
+
+    def _usable(self, index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        own = slice(*self.annotations.starts[index : index + 2])
+        boxes, keep = usable_boxes(self.annotations.boxes[own], self.annotations.crowd[own], *size)
+        return boxes[keep], self.annotations.labels[own][keep]
+
+    def require_files(self, labels: bool) -> DetectionDataset:
+        """Return self if every picture is there and, where ``labels`` says so, annotated; log what is to be said.
+
+        Raises:
+            UserError: pictures are missing (names the first and how many), or all annotations.
+        """
+        source = self.annotations.source
+        if labels and not self.has_labels:
+            raise UserError(f"{source} has pictures without annotations: nothing can be learnt or judged by it")
+        missing = self.missing()
+        if missing:
+            raise UserError(
+                f"{self.path(missing[0])} does not exist: {len(missing)} of the {len(self)} pictures of {source} are "
+                f"missing in {self.folder}"
+            )
+        for note, count in self.notes(_SIZES_AT_START).items():
+            _warn("%s: %d %s", source, count, note)
+        return self
+
+    def missing(self) -> list[int]:
+        """Indices of the pictures that are not there. One listing a folder: on a network's file system, a question a
+        file takes minutes.
+        """
+        listed: dict[str, set[str]] = {}
+        missing = []
+        for index, file in enumerate(self.annotations.files):
+            parent, name = os.path.split(file)
+            if parent not in listed:
+                listed[parent] = _listing(self.folder / parent)
+            if name not in listed[parent]:
+                missing.append(index)
+        return missing
+
+    def notes(self, at_most: int | None = None) -> Counter[str]:
+        """What is to be said about the boxes, counted; none of it stops training.
+
+        Args:
+            at_most: pictures whose headers are read to compare sizes, evenly spread; None for all.
+        """
+        notes = Counter(self.annotations.notes)
+        looked_at = np.unique(np.linspace(0, len(self) - 1, min(len(self), at_most or len(self))).astype(int))
+        with ThreadPoolExecutor() as threads:
+            stored = list(threads.map(stored_size, map(self.path, looked_at.tolist())))
+        sizes = self.annotations.sizes.copy()
+        differing = 0
+        for index, size in zip(looked_at, stored, strict=True):
+            if size is not None:
+                differing += bool(sizes[index].all()) and tuple(sizes[index]) != size
+                sizes[index] = size
+        if differing:
+            among = "" if len(looked_at) == len(self) else f" (among {len(looked_at)} looked at)"
+            notes[f"pictures are of another size than annotated{among}: the files' own sizes are used"] = differing
+        if self.has_labels:
+            notes.update(box_notes(self.annotations, sizes))
+        return notes
+
+    def check(self, index: int) -> ItemReport:
+        """Read one picture as it is stored; :meth:`notes` has all that needs no reading."""
+        path = self.path(index)
+        report = ItemReport(name=self.annotations.files[index])
+        try:
+            image = read_image(path)
+        except UserError as error:
+            report.errors.append(str(error))
+            return report
+        report.size = (image.shape[0], image.shape[1])
+        _, labels = self._usable(index, report.size)
+        report.class_counts = np.bincount(labels, minlength=self.label_map.num_classes)
+        if self.has_labels and not len(labels):
+            report.notes.append("pictures without a box, which teach what is background")
+        if exif_orientation(path) != 1:
+            report.notes.append("pictures with an EXIF orientation, which is ignored: boxes must match stored pixels")
+        return report
+
+    def box_report(self) -> BoxReport:
+        """Sizes and numbers of the boxes that can be learnt from; sizes of pictures as annotated or, unsaid, stored."""
+        annotations = self.annotations
+        sizes = annotations.sizes.astype(np.float64)
+        for index in np.flatnonzero(~annotations.sizes.all(axis=1)).tolist():
+            sizes[index] = stored_size(self.path(index)) or (np.inf, np.inf)
+        heights, widths = np.repeat(sizes, np.diff(annotations.starts), axis=0).T
+        boxes, keep = usable_boxes(annotations.boxes, annotations.crowd, heights, widths)
+        counts = np.diff(np.concatenate([[0], np.cumsum(keep)])[annotations.starts])
+        pictures = np.stack([widths, heights], axis=1)[keep]
+        return BoxReport(boxes[keep, 2:] - boxes[keep, :2], pictures, counts, int(annotations.crowd.sum()))
+
+
+class DetectionDataModule(DataModule):
+    """What the formats with boxes share; a format reads its annotations."""
+
+    collate = staticmethod(collate_detection)
+    one_size = True
+
+    @abstractmethod
+    def read_annotations(self, split: str, training: bool) -> tuple[Path, Annotations, LabelMap]:
+        """The folder of a split's pictures, its annotations and their classes; the pictures are not looked at."""
+
+    def read_split(self, split: str, training: bool) -> DetectionDataset:
+        """The pictures of a split with their boxes.
+
+        Raises:
+            UserError: the annotations cannot be read, or list other classes than an earlier split's.
+        """
+        if self.data.image_size is None:
+            raise UserError("a detector sees all pictures at one size: set data.image_size", key="data.image_size")
+        folder, annotations, label_map = self.read_annotations(split, training)
+        known = getattr(self, "label_map", label_map)
+        if (known.ids, known.names) != (label_map.ids, label_map.names):
+            raise UserError(
+                f"{annotations.source} lists other classes than the other split: {_classes(label_map)}; there "
+                f"{_classes(known)}"
+            )
+        self.label_map = label_map
+        data = self.data
+        transform: DetectionTrainTransform | DetectionEvalTransform = DetectionEvalTransform(data.image_size)
+        if training:
+            transform = DetectionTrainTransform(
+                data.image_size, data.augment, data.flip, data.vertical_flip, data.photometric
+            )
+        return DetectionDataset(folder, annotations, label_map, transform, self.seed)
+
+    def check_split(self, split: str, dataset: DetectionDataset, progress: Progress | None) -> SplitReport:
+        """Read every file of a split, and look at its boxes."""
+        report = super().check_split(split, dataset, progress)
+        report.boxes = dataset.box_report() if dataset.has_labels else None
+        return report
+
+
+def _classes(label_map: LabelMap) -> str:
+    listed = [f"{number} {name}" for number, name in zip(label_map.ids, label_map.names, strict=True)]
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def _listing(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return set()
+
+
+@rank_zero_only
+def _warn(message: str, *values: Any) -> None:
+    """One line, not one a process."""
+    _log.warning(message, *values)
