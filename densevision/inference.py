@@ -20,8 +20,8 @@ from densevision.config import Config, config_from_dict
 from densevision.errors import UserError
 from densevision.io import atomic_write, read_image, resize_image, write_png
 from densevision.models import build_model
-from densevision.segmentation.postprocess import class_map
 from densevision.segmentation.segmenter import Segmenter
+from densevision.segmentation.views import see, views_from_config
 from densevision.structures import LabelMap
 from densevision.visualize import overlay
 
@@ -130,9 +130,16 @@ class SegmentationResult:
 
 
 class SegmentationPredictor(Predictor):
-    """Predicts at ``data.image_size`` where the model was evaluated at one, else at the picture's own size."""
+    """Predicts at ``data.image_size`` where the model was evaluated at one, else at the picture's own size.
+
+    Views of it (windows, scales, mirrored) are those that the section ``evaluation`` of the configuration asks for.
+    """
 
     model: Segmenter
+
+    def __init__(self, model: nn.Module, config: Config, label_map: LabelMap, device: torch.device) -> None:
+        super().__init__(model, config, label_map, device)
+        self.views = views_from_config(config.evaluation, config.data.crop_size)
 
     @torch.inference_mode()
     def predict(self, picture: str | Path | np.ndarray | Image.Image) -> SegmentationResult:
@@ -141,7 +148,7 @@ class SegmentationPredictor(Predictor):
         size = (array.shape[0], array.shape[1])
         seen = resize_image(array, self.config.data.image_size or size)
         images = torch.from_numpy(seen.copy()).permute(2, 0, 1)[None].to(self.device)
-        classes = class_map(self.model(images), size, self.model.head.align_corners)
+        classes = see(self.model, images, size, self.model.head.align_corners, self.views)
         return SegmentationResult(array, classes[0].cpu().numpy(), self.label_map)
 
 

@@ -11,8 +11,8 @@ from densevision.config.schema import Config
 from densevision.io import resize_label
 from densevision.metrics.segmentation import ConfusionMatrix
 from densevision.segmentation.losses import SegmentationLoss
-from densevision.segmentation.postprocess import class_map
 from densevision.segmentation.segmenter import Segmenter
+from densevision.segmentation.views import see, views_from_config
 from densevision.structures import LabelMap, SegmentationBatch, SegmentationSample
 from densevision.tasks.base import BaseTask
 from densevision.visualize import comparison
@@ -34,6 +34,7 @@ class SegmentationTask(BaseTask):
     ) -> None:
         loss = SegmentationLoss(model.head.align_corners, class_weights, config.loss.ohem, config.loss.ohem_min_kept)
         super().__init__(model, loss, label_map, config)
+        self.views = views_from_config(config.evaluation, config.data.crop_size)
         self.confusion = ConfusionMatrix(label_map.names)
         self.on_class_maps: Callable[[Sequence[str], Tensor], None] | None = None
 
@@ -42,13 +43,17 @@ class SegmentationTask(BaseTask):
         total, count = self.loss(logits, batch["labels"])
         return total, count
 
+    def classify(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, 3, H, W) uint8 -> (B, *size) uint8 class indices, seen as the section ``evaluation`` says."""
+        return see(self.model, images, size, self.model.head.align_corners, self.views)
+
     def on_validation_epoch_start(self) -> None:
         self.confusion.reset()
 
     def validation_step(self, batch: SegmentationBatch, batch_idx: int) -> None:
         labels = batch.get("labels")
         size = batch["sizes"][0] if labels is None else (labels.shape[-2], labels.shape[-1])
-        predicted = class_map(self.model(batch["images"]), size, self.model.head.align_corners)
+        predicted = self.classify(batch["images"], size)
         if labels is not None:
             self.confusion.update(predicted, labels)
         if self.on_class_maps is not None:
@@ -67,7 +72,7 @@ class SegmentationTask(BaseTask):
         """The sample's picture, truth and prediction side by side: (h, w, 3) uint8 RGB."""
         image = sample["image"]
         size = (image.shape[-2], image.shape[-1])
-        predicted = class_map(self.model(image[None].to(self.device)), size, self.model.head.align_corners)
+        predicted = self.classify(image[None].to(self.device), size)
         truth = sample["label"].numpy() if "label" in sample else None
         picture = image.permute(1, 2, 0).numpy()
         if truth is not None:
