@@ -114,7 +114,7 @@ class Scene:
         coat, (tall, stride, hem) = self.rng.uniform(0, 0.8, 3), self.rng.uniform((1.5, -0.13, 0.4), (2, 0.13, 0.55))
         skin, legs, parts = self.tone(0.75, 0.53, 0.42), self.tone(0.3, 0.28, 0.32), []
         for s in (-1, 1):
-            foot, hand = s * (0.055 + stride), s * (0.13 - stride)
+            foot, hand = s * (0.055 + stride), s * (0.15 + 0.4 * stride)
             parts += self.tube((0.045 * s, 0.5, 0.7 * foot, 0.27), 0.062, 0.045, legs, PERSON)
             parts += self.tube((0.7 * foot, 0.27, foot, 0.02), 0.045, 0.032, legs, PERSON)
             parts += self.tube((0.115 * s, 0.785, hand, 0.48), 0.042, 0.028, coat * 0.8, PERSON)
