@@ -104,16 +104,16 @@ def box_notes(annotations: Annotations, sizes: np.ndarray) -> Counter[str]:
     corners[:, 2:] += corners[:, :2]
     clipped = keep & (np.abs(corners - boxes) > 1).any(axis=1)
     kinds = {
-        "are less than a pixel wide or high and left out of training": flat,
-        "lie wholly outside their pictures and are left out of training": outside,
-        "reach beyond their pictures and are clipped": clipped,
+        "less than a pixel wide or high, left out of training": flat,
+        "wholly outside their pictures, left out of training": outside,
+        "reaching beyond their pictures, clipped": clipped,
     }
     notes: Counter[str] = Counter()
     for what, which in kinds.items():
         ids = annotations.annotation_ids[which]
         if ids.size:
             first = ", ".join(map(str, ids[:_FIRST])) + (", ..." if ids.size > _FIRST else "")
-            notes[f"of {len(boxes)} boxes {what} (annotation ids {first})"] = ids.size
+            notes[f"of {len(boxes)} boxes: {what} (annotation ids {first})"] = int(ids.size)
     if not keep.any():
         notes["boxes to learn from"] = 0
     return notes

@@ -32,7 +32,7 @@ def read_coco(path: Path) -> tuple[Annotations, LabelMap]:
     """
     content = _read_json(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not COCO's format: it holds a {_kind(content)}, not an object with 'images'")
+        raise UserError(f"{path} is not COCO's format: it holds {_kind(content)}, not an object with 'images'")
     categories, images = _entries(path, content, "categories"), _entries(path, content, "images")
     if not categories or not images:
         raise UserError(f"{path} lists no {'images' if categories else 'categories'}")
@@ -41,7 +41,7 @@ def read_coco(path: Path) -> tuple[Annotations, LabelMap]:
     entries = _entries(path, content, "annotations") if labelled else []
     image_ids = _ids(path, images, "images")
     files = _column(path, images, "images", "file_name", {str: "a file name"})
-    _check_inside(path, files)
+    _check_files(path, files)
     sides = [
         _column(path, images, "images", side, {**_NUMBER, type(None): ""}, default=None) for side in ("height", "width")
     ]
@@ -52,7 +52,7 @@ def read_coco(path: Path) -> tuple[Annotations, LabelMap]:
     places = order[np.minimum(np.searchsorted(image_ids[order], owners), len(order) - 1)]
     listed = image_ids[places] == owners
     if not listed.all():
-        notes[f"of {len(entries)} annotations are of pictures that the file does not list, and left out"] = int(
+        notes[f"of {len(entries)} annotations: of pictures that the file does not list, left out"] = int(
             (~listed).sum()
         )
     boxes, areas, crowd = _boxes(path, entries)
@@ -115,11 +115,11 @@ def _entries(path: Path, content: dict[str, Any], key: str) -> list[dict[str, An
     """The list of objects under a key of the file."""
     entries = content.get(key)
     if not isinstance(entries, list):
-        found = f"'{key}' is a {_kind(entries)}" if key in content else f"it has no '{key}'"
+        found = f"'{key}' is {_kind(entries)}" if key in content else f"it has no '{key}'"
         raise UserError(f"{path} is not COCO's format: {found}; a list is expected")
     for position, entry in enumerate(entries):
         if type(entry) is not dict:
-            raise UserError(f"{path}: {key}[{position}] is a {_kind(entry)}, not an object")
+            raise UserError(f"{path}: {key}[{position}] is {_kind(entry)}, not an object")
     return entries
 
 
@@ -196,14 +196,20 @@ def _annotation_ids(entries: Sequence[dict[str, Any]], notes: Counter[str]) -> n
         repeated = len(ids) - len(set(ids))
         if not repeated:
             return np.array(ids, np.int64)
-        notes[f"of {len(ids)} annotations repeat the id of another: all are numbered anew, from 1"] = repeated
+        notes[f"of {len(ids)} annotations: with the id of another, so all are numbered anew from 1"] = repeated
     return np.arange(1, len(ids) + 1)
 
 
-def _check_inside(path: Path, files: Sequence[str]) -> None:
+def _check_files(path: Path, files: Sequence[str]) -> None:
     for file in files:
-        if posixpath.isabs(file) or posixpath.normpath(file).split("/")[0] == ".." or file in ("", "."):
+        if posixpath.isabs(file) or posixpath.normpath(file).split("/")[0] == "..":
             raise UserError(f"{path}: the file_name {_short(file)} leads out of the folder of pictures")
+        try:
+            possible = file.strip("./") != "" and b"\0" not in file.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            possible = False
+        if not possible:
+            raise UserError(f"{path}: no file can have the file_name {_short(file)}")
 
 
 def _check_finite(path: Path, entries: Sequence[dict[str, Any]], numbers: np.ndarray, what: str) -> None:
@@ -246,5 +252,12 @@ def _short(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    kinds = {dict: "object", list: "list", str: "text", int: "number", float: "number", bool: "truth value"}
+    kinds = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        int: "a number",
+        float: "a number",
+        bool: "true or false",
+    }
     return kinds.get(type(value), "null")

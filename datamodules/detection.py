@@ -139,18 +139,13 @@ class DetectionDataset(Dataset[DetectionSample]):
             at_most: pictures whose headers are read to compare sizes, evenly spread; None for all.
         """
         notes = Counter(self.annotations.notes)
+        annotated = self.annotations.sizes
         looked_at = np.unique(np.linspace(0, len(self) - 1, min(len(self), at_most or len(self))).astype(int))
-        with ThreadPoolExecutor() as threads:
-            stored = list(threads.map(stored_size, map(self.path, looked_at.tolist())))
-        sizes = self.annotations.sizes.copy()
-        differing = 0
-        for index, size in zip(looked_at, stored, strict=True):
-            if size is not None:
-                differing += bool(sizes[index].all()) and tuple(sizes[index]) != size
-                sizes[index] = size
+        sizes = self._sizes(looked_at)
+        differing = int((annotated.all(axis=1) & (sizes != annotated).any(axis=1)).sum())
         if differing:
-            among = "" if len(looked_at) == len(self) else f" (among {len(looked_at)} looked at)"
-            notes[f"pictures are of another size than annotated{among}: the files' own sizes are used"] = differing
+            what = "of another size than annotated, so the file's own is used"
+            notes[f"of {len(looked_at)} pictures looked at: {what}"] = differing
         if self.has_labels:
             notes.update(box_notes(self.annotations, sizes))
         return notes
@@ -174,16 +169,24 @@ class DetectionDataset(Dataset[DetectionSample]):
         return report
 
     def box_report(self) -> BoxReport:
-        """Sizes and numbers of the boxes that can be learnt from; sizes of pictures as annotated or, unsaid, stored."""
+        """Sizes and numbers of the boxes that can be learnt from."""
         annotations = self.annotations
-        sizes = annotations.sizes.astype(np.float64)
-        for index in np.flatnonzero(~annotations.sizes.all(axis=1)).tolist():
-            sizes[index] = stored_size(self.path(index)) or (np.inf, np.inf)
+        sizes = self._sizes(np.arange(len(self))).astype(np.float64)
+        sizes[sizes == 0] = np.inf  # of a picture that cannot be read nothing is known
         heights, widths = np.repeat(sizes, np.diff(annotations.starts), axis=0).T
         boxes, keep = usable_boxes(annotations.boxes, annotations.crowd, heights, widths)
         counts = np.diff(np.concatenate([[0], np.cumsum(keep)])[annotations.starts])
         pictures = np.stack([widths, heights], axis=1)[keep]
         return BoxReport(boxes[keep, 2:] - boxes[keep, :2], pictures, counts, int(annotations.crowd.sum()))
+
+    def _sizes(self, looked_at: np.ndarray) -> np.ndarray:
+        """(I, 2) int64 (height, width): as stored for the pictures that are looked at, else as annotated."""
+        sizes = self.annotations.sizes.copy()
+        with ThreadPoolExecutor() as threads:
+            stored = threads.map(stored_size, map(self.path, looked_at.tolist()))
+            for index, size in zip(looked_at.tolist(), stored, strict=True):
+                sizes[index] = sizes[index] if size is None else size
+        return sizes
 
 
 class DetectionDataModule(DataModule):

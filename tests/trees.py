@@ -1,5 +1,6 @@
 """Tiny data sets drawn for one test, in the exact layouts that users have."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,3 +50,37 @@ def write_png(path: Path, array: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), array[..., ::-1] if array.ndim == 3 else array)
     return path
+
+
+def write_coco_tree(root: Path, split: str = "train2017", count: int = 4, **changes: object) -> dict:
+    """Write ``count`` pictures of 40x60 pixels with bright boxes on grey and their COCO json below ``root``.
+
+    Categories 3 (square) and 7 (bar); picture k has k boxes, so the first has none, and the third annotation is a
+    crowd. ``changes`` replace keys of the json, which is returned. The same arguments draw the same pictures.
+    """
+    rng = np.random.default_rng([*split.encode()])
+    images, annotations = [], []
+    for number in range(count):
+        image = rng.integers(90, 110, (40, 60, 3)).astype(np.uint8)
+        images.append({"id": 10 * (number + 1), "file_name": f"{number:03d}.png", "height": 40, "width": 60})
+        for _ in range(number):
+            width, height = (12, 12) if rng.random() < 0.5 else (20, 8)
+            x, y = int(rng.integers(0, 60 - width)), int(rng.integers(0, 40 - height))
+            image[y : y + height, x : x + width] = (250, 30, 30) if width == 12 else (30, 30, 250)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": images[-1]["id"],
+                    "category_id": 3 if width == 12 else 7,
+                    "bbox": [x, y, width, height],
+                    "area": width * height * 0.8,
+                    "iscrowd": int(len(annotations) == 2),
+                }
+            )
+        write_png(root / split / images[-1]["file_name"], image)
+    categories = [{"id": 7, "name": "bar"}, {"id": 3, "name": "square"}]
+    content = {"images": images, "annotations": annotations, "categories": categories, **changes}
+    path = root / "annotations" / f"instances_{split}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return content
