@@ -24,13 +24,14 @@ class Views:
 
     window: (height, width) of a sliding window over the scaled picture, cut to it; None sees it whole. stride:
     between windows; the last of a row or column ends with the picture. scales: of the picture. flip: mirrored
-    too.
+    too. exact: of :func:`densevision.segmentation.postprocess.class_map`, where there is one view of the whole.
     """
 
     window: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    exact: bool = True
 
 
 def views_from_config(evaluation: EvaluationConfig, crop_size: Sequence[int] | None) -> Views:
@@ -43,14 +44,14 @@ def views_from_config(evaluation: EvaluationConfig, crop_size: Sequence[int] | N
     if not scales or min(scales) <= 0:
         raise UserError(f"expected positive numbers, got {list(scales)}", key="evaluation.scales")
     if evaluation.mode == "whole":
-        return Views(scales=scales, flip=evaluation.flip)
+        return Views(scales=scales, flip=evaluation.flip, exact=evaluation.exact)
     window = evaluation.window or crop_size
     if window is None:
         raise UserError("a sliding window needs evaluation.window or data.crop_size", key="evaluation.window")
     stride = evaluation.stride or [math.ceil(side * 2 / 3) for side in window]
     if any(step > side for step, side in zip(stride, window, strict=True)):
         raise UserError(f"a stride of {stride} leaves gaps between windows of {list(window)}", key="evaluation.stride")
-    return Views((window[0], window[1]), (stride[0], stride[1]), scales, evaluation.flip)
+    return Views((window[0], window[1]), (stride[0], stride[1]), scales, evaluation.flip, evaluation.exact)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def see(
     """
     whole = views.window is None or all(w >= s for w, s in zip(views.window, images.shape[2:], strict=True))
     if whole and views.scales == (1.0,) and not views.flip:
-        return class_map(segment(images), size, align_corners)
+        return class_map(segment(images), size, align_corners, views.exact)
     looks = list(_looks(segment, images, views))
     batch, num_classes = looks[0].logits.shape[:2]
     rows = max(1, _STRIP // (batch * num_classes * size[1]))

@@ -35,6 +35,19 @@ def test_class_map_equals_interpolate_and_argmax(shape, size, align_corners):
         assert torch.equal(result.long(), reference(values, size, align_corners)), layout
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", [*SIZES, (5, 300)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 19, 13, 17), (1, 3, 1, 1), (1, 5, 100, 1), (2, 1, 8, 9)], ids=str)
+def test_the_inexact_class_map_differs_only_where_classes_nearly_tie(shape, size, align_corners):
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    result = class_map(logits, size, align_corners, exact=False)
+    assert result.dtype == torch.uint8
+    assert (result == reference(logits, size, align_corners)).double().mean() >= 0.99999
+    ties = class_map(near_ties(*shape), size, align_corners, exact=False).long()[:, None]
+    exact = F.interpolate(near_ties(*shape), size=size, mode="bilinear", align_corners=align_corners)
+    torch.testing.assert_close(exact.gather(1, ties)[:, 0], exact.amax(1), rtol=0, atol=3e-6)
+
+
 def test_class_map_of_a_slice_equals_too():
     logits = near_ties(2, 8, 24, 30)[:, 1:6, 3:, :-2]
     assert torch.equal(class_map(logits, (99, 101), True).long(), reference(logits, (99, 101), True))
