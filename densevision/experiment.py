@@ -52,6 +52,11 @@ def build_task(config: Config, label_map: LabelMap, class_weights: Sequence[floa
     return task(build_model(config.model, label_map.num_classes), label_map, config, class_weights)
 
 
+def is_first_process() -> bool:
+    """Whether this process speaks for the job; known before the processes know each other."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+
+
 def run_directory(loaded: LoadedConfig) -> Path:
     """``output_dir``, or ``runs/<name of the config file>``."""
     return Path(loaded.config.output_dir or Path("runs") / loaded.name)
@@ -208,8 +213,7 @@ def _class_weights(config: Config, datamodule: Any) -> list[float] | None:
 def _begin_run_directory(config: Config, run_dir: Path, console: Console) -> ResumePoint | None:
     """Find where to go on; put away what an earlier run left; write the configuration."""
     resume = config.trainer.resume
-    first_process = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
-    if resume == "never" and first_process and (aside := set_aside(run_dir)):
+    if resume == "never" and is_first_process() and (aside := set_aside(run_dir)):
         console.print(f"the earlier run now lies in {aside}")
     point = find_resume_point(resume, run_dir, config)
     if point is not None:
@@ -221,7 +225,7 @@ def _begin_run_directory(config: Config, run_dir: Path, console: Console) -> Res
         for note in point.notes:
             console.print(f"warning: {note}")
         console.print(f"going on from {point.path}, step {point.step}")
-    if first_process:
+    if is_first_process():
         run_dir.mkdir(parents=True, exist_ok=True)
         cut_metrics(run_dir / METRICS, point.step if point else 0)
         with atomic_write(run_dir / "config.yaml") as temporary:

@@ -26,9 +26,9 @@ def main(argv: Sequence[str]) -> int:
     from densevision.config import load_config
 
     loaded = load_config(options.config, options.overrides)
-    from densevision.experiment import train
+    from densevision.experiment import is_first_process, train
 
-    console = Console()
+    console = Console(quiet=not is_first_process())
     summary = train(loaded, console)
     best = dict(summary["best"])
     best_step = best.pop("step")

@@ -87,11 +87,13 @@ class BaseTask(pl.LightningModule):
         torch._foreach_mul_(gradients, factor)
 
     def take_loss(self) -> float:
-        """Mean loss of this process since it was last taken; waits for the device."""
-        mean = float(self.loss_sum / self.loss_count.clamp(min=1.0))
+        """Mean loss of all processes since it was last taken; each must call it, and waits for the device."""
+        window = torch.stack([self.loss_sum, self.loss_count])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(window)
         self.loss_sum.zero_()
         self.loss_count.zero_()
-        return mean
+        return float(window[0] / window[1].clamp(min=1.0))
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.optim)
