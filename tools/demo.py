@@ -82,11 +82,11 @@ def position_prior_miou() -> float:
     datamodule.setup("fit")
     train, val = datamodule.train_dataset, datamodule.val_dataset
     classes = np.arange(datamodule.label_map.num_classes)[:, None, None]
-    frequency = sum((train.read_indices(pair) == classes).astype(np.int32) for pair in train.pairs)
+    frequency = sum((train.read_indices(pair.label) == classes).astype(np.int32) for pair in train.pairs)
     prior = torch.from_numpy(frequency.argmax(0).astype(np.uint8))
     confusion = ConfusionMatrix(datamodule.label_map.names)
     for pair in val.pairs:
-        confusion.update(prior[None], torch.from_numpy(val.read_indices(pair))[None])
+        confusion.update(prior[None], torch.from_numpy(val.read_indices(pair.label))[None])
     return confusion.compute().miou
 
 
