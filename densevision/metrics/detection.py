@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from densevision.io import atomic_write
-from densevision.metrics.reduce import rows_of_processes
+from densevision.metrics.reduce import is_first_process, rows_of_processes
 from densevision.structures import DetectionTruth, LabelMap
 
 _log = logging.getLogger("densevision")
@@ -148,17 +148,19 @@ class DetectionResults:
         found = found[np.repeat(starts[first], counts) + within]
         finite = np.isfinite(found["score"]) & np.isfinite(found["box"]).all(axis=1)
         if not finite.all():
-            _log.warning("%d of %d detections are not finite numbers and left out", (~finite).sum(), len(found))
+            _warn(f"{(~finite).sum()} of {len(found)} detections are not finite numbers and left out")
         return found[finite]
 
     def write(self, path: str | Path) -> int:
-        """Write COCO's results file and return the number of detections in it; a collective as :meth:`rows`.
+        """Write COCO's results file and return the number of detections in it; a collective as :meth:`rows`, in which
+        the first process writes.
 
         A list of ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}``, unrounded: the official
         evaluation of the file gives the very scores that are computed here.
         """
         rows = self.rows()
-        write_results(path, rows, self.label_map)
+        if is_first_process():
+            write_results(path, rows, self.label_map)
         return len(rows)
 
 
@@ -204,7 +206,7 @@ class DetectionScorer(DetectionResults):
 def _engine(truth: DetectionTruth) -> Any:
     if (truth.annotation_ids == 0).any():
         # pycocotools marks what is found by the annotation's id, in zeros; hotcoco does not repeat that
-        _log.warning(
+        _warn(
             "an annotation has the id 0, and the official evaluation counts what finds it as wrong; to equal it the "
             "scores are computed by pycocotools, slowly: number the annotations from 1"
         )
@@ -212,7 +214,7 @@ def _engine(truth: DetectionTruth) -> Any:
     try:
         import hotcoco  # noqa: F401
     except ImportError:
-        _log.warning("hotcoco is not installed: pycocotools computes the scores, the same but slowly")
+        _warn("hotcoco is not installed: pycocotools computes the scores, the same but slowly")
         return pycocotools_tables
     return hotcoco_tables
 
@@ -283,6 +285,11 @@ def pycocotools_tables(truth: DetectionTruth, rows: np.ndarray, label_map: Label
 def _class_indices(truth: DetectionTruth, label_map: LabelMap) -> np.ndarray:
     order = np.argsort(label_map.ids)
     return order[np.searchsorted(np.asarray(label_map.ids)[order], truth.category_ids)]
+
+
+def _warn(message: str) -> None:
+    if is_first_process():
+        _log.warning(message)
 
 
 def _mean_of_defined(values: np.ndarray) -> float:

@@ -49,6 +49,11 @@ def rows_of_processes(rows: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(parts), rows.dtype).reshape(-1, *rows.shape[1:])
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and speaks for all."""
+    return not _distributed() or torch.distributed.get_rank() == 0
+
+
 def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
