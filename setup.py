@@ -39,6 +39,7 @@ setup(
         "torchmetrics",
         "torchvision",
         "wandb",
+        "zstandard",
     ),
     extras_require={"dev": at_least("cityscapesscripts", "mypy", "pytest", "ruff", "timm")},
     entry_points={"console_scripts": ["densevision = densevision.cli:main"]},

@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import colorsys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from datamodules.packed import PackedStrings
 from densevision.structures import DetectionTruth, LabelMap
 
 MIN_SIDE = 0.999  # pixels; a box of one pixel is one, also after rounding
 _FIRST = 3  # annotation ids that a note names
-
-
-class PackedStrings(Sequence[str]):
-    """A list of strings in two arrays: the processes that read it share its memory and never copy it."""
-
-    def __init__(self, strings: Sequence[str]) -> None:
-        encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
-        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
-        self._ends = np.cumsum([len(string) for string in encoded], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: Any) -> Any:
-        start = self._ends[index - 1] if index > 0 else 0
-        return self._bytes[start : self._ends[index]].tobytes().decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
@@ -11,6 +12,7 @@ from lightning import LightningDataModule
 from datamodules.check import DataReport, Progress, SplitReport, check_dataset, errors_for_batches
 from datamodules.loader import Loader, TrainLoader
 from datamodules.samplers import EpochSampler, EvalSampler, rank_and_world_size
+from datamodules.store import Store, store_folder
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.structures import LabelMap
@@ -25,6 +27,7 @@ class DataModule(LightningDataModule):
     (``use_distributed_sampler=False``).
 
     Attributes:
+        root: the folder of the data set; known after :meth:`read_split`.
         label_map: the classes; known after :meth:`setup` at the latest.
         train_dataset, val_dataset: the configured splits, after :meth:`setup`.
         one_size: in evaluation too, all that a batch needs is brought to one size.
@@ -34,6 +37,7 @@ class DataModule(LightningDataModule):
         seed: of the experiment.
     """
 
+    root: Path
     label_map: LabelMap
     collate: Callable[[Sequence[Any]], Any]
     one_size = False
@@ -55,9 +59,23 @@ class DataModule(LightningDataModule):
             UserError: no data, an unknown split, or files that are missing: now, not after an hour.
         """
         if stage in (None, "fit") and self.train_dataset is None:
-            self.train_dataset = self.read_split(self.data.train_split, training=True).require_files(labels=True)
+            dataset = self.read_split(self.data.train_split, training=True)
+            self.train_dataset = self.stored(dataset.require_files(labels=True))
         if stage in (None, "fit", "validate") and self.val_dataset is None:
-            self.val_dataset = self.read_split(self.data.val_split, training=False).require_files(labels=True)
+            dataset = self.read_split(self.data.val_split, training=False)
+            self.val_dataset = self.stored(dataset.require_files(labels=True))
+
+    def stored(self, dataset: Any) -> Any:
+        """The data set, reading from the store that ``data.cache`` asks for; what is not stored yet is stored now.
+
+        Raises:
+            UserError: a file cannot be read, or the store cannot be written.
+        """
+        if self.data.cache == "none":
+            return dataset
+        folder = store_folder(self.data.cache_dir, self.root)
+        store = Store(folder, self.root, compressed=self.data.cache == "compressed")
+        return dataset.use_store(store, self.data.cache_side)
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of the training split, the last incomplete one of an epoch left out.
@@ -100,7 +118,7 @@ class DataModule(LightningDataModule):
             UserError: an unknown split, or labels for some of its pictures only.
         """
         dataset = self.read_split(split, training=False)
-        return self._eval_loader(dataset.require_files(labels=dataset.has_labels))
+        return self._eval_loader(self.stored(dataset.require_files(labels=dataset.has_labels)))
 
     def class_pixel_counts(self) -> Any:
         """(K,) int64: the labelled pixels of each class in the training split."""

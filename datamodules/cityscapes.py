@@ -69,7 +69,7 @@ class CityscapesDataModule(DataModule):
         Raises:
             UserError: no data set, an unknown split or city, or no pictures.
         """
-        root = find_root(self.data.root)
+        self.root = root = find_root(self.data.root)
         annotations = self.data.annotations
         if not training and annotations == "gtCoarse":
             if (root / "gtFine" / split).is_dir():

@@ -36,7 +36,8 @@ class CocoDataModule(DetectionDataModule):
         Raises:
             UserError: no data set, an unknown split, or a file that does not hold what it has to.
         """
-        data, root = self.data, find_root(self.data.root)
+        data = self.data
+        self.root = root = find_root(data.root)
         annotations: str | None
         if split == data.train_split:
             images, annotations = data.train_images, data.train_annotations

@@ -7,6 +7,7 @@ import os
 from abc import abstractmethod
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from datamodules.box_report import BoxReport
 from datamodules.check import ItemReport, Progress, SplitReport
 from datamodules.collate import collate_detection
 from datamodules.detection_transforms import DetectionEvalTransform, DetectionTrainTransform
+from datamodules.packed import PackedStrings
 from datamodules.samplers import sample_rng
+from datamodules.store import Shelf, Store
+from datamodules.stored_picture import whole
 from densevision.errors import UserError
-from densevision.io import exif_orientation, read_image, stored_size
+from densevision.io import exif_orientation, read_image, resize_image, stored_size
 from densevision.structures import DetectionSample, DetectionTruth, LabelMap, SampleKey
 
 _SIZES_AT_START = 1000  # pictures whose headers are read before training; check_data reads all
@@ -53,6 +57,7 @@ class DetectionDataset(Dataset[DetectionSample]):
     ) -> None:
         self.folder, self.annotations, self.label_map = folder, annotations, label_map
         self.transform, self.seed = transform, seed
+        self.stored: Shelf | None = None
 
     @property
     def has_labels(self) -> bool:
@@ -77,15 +82,16 @@ class DetectionDataset(Dataset[DetectionSample]):
         Raises:
             UserError: the file cannot be read.
         """
-        image = read_image(self.path(key.index))
-        size = (image.shape[0], image.shape[1])
+        image, size = _read_shrunk(self.path(key.index)) if self.stored is None else self.stored[key.index]
         boxes, labels = self._usable(key.index, size)
+        if image.shape[:2] != size:  # stored smaller
+            boxes = boxes * np.divide(image.shape[:2], size).astype(np.float32)[[1, 0, 1, 0]]
         if isinstance(self.transform, DetectionEvalTransform):
-            image, boxes = self.transform(image, boxes)
+            picture, boxes = self.transform(whole(image), boxes)
         else:
-            image, boxes, labels = self.transform(image, boxes, labels, sample_rng(self.seed, key.epoch, key.index))
+            picture, boxes, labels = self.transform(image, boxes, labels, sample_rng(self.seed, key.epoch, key.index))
         sample = DetectionSample(
-            image=torch.from_numpy(image).permute(2, 0, 1),
+            image=torch.from_numpy(picture).permute(2, 0, 1),
             name=self.annotations.files[key.index],
             image_id=int(self.annotations.image_ids[key.index]),
             size=size,
@@ -93,6 +99,25 @@ class DetectionDataset(Dataset[DetectionSample]):
         if self.has_labels:
             sample["boxes"], sample["labels"] = torch.from_numpy(boxes), torch.from_numpy(labels)
         return sample
+
+    def use_store(self, store: Store, cache_side: int | None) -> DetectionDataset:
+        """Read from ``store`` from now on, which is filled first; return self.
+
+        Args:
+            store: of the data set.
+            cache_side: store training pictures shrunk to this shorter side; None as they are. Pictures for
+                evaluation are stored as the model sees them.
+
+        Raises:
+            UserError: a picture cannot be read or stored.
+        """
+        paths = PackedStrings(os.path.join(self.folder, file) for file in self.annotations.files)
+        if isinstance(self.transform, DetectionEvalTransform):
+            read = partial(_read_at, size=self.transform.image_size)
+            self.stored = store.build(paths, f"picture {self.transform.image_size}", read)
+        else:
+            self.stored = store.build(paths, f"picture {cache_side}", partial(_read_shrunk, side=cache_side))
+        return self
 
     def _usable(self, index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         own = slice(*self.annotations.starts[index : index + 2])
@@ -228,6 +253,20 @@ class DetectionDataModule(DataModule):
         report = super().check_split(split, dataset, progress)
         report.boxes = dataset.box_report() if dataset.has_labels else None
         return report
+
+
+def _read_shrunk(path: Path, side: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture, shrunk to the shorter side ``side`` if that is less than its own, and its own size."""
+    image = read_image(path)
+    size = (image.shape[0], image.shape[1])
+    if side is None or side >= min(size):
+        return image, size
+    return resize_image(image, [max(1, round(length * side / min(size))) for length in size]), size
+
+
+def _read_at(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    image = read_image(path)
+    return resize_image(image, size), (image.shape[0], image.shape[1])
 
 
 def _classes(label_map: LabelMap) -> str:

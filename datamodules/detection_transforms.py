@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datamodules.photometric import distort
+from datamodules.stored_picture import Picture
 from datamodules.transforms import colour_changes
 from densevision.io import resize_image
 
@@ -179,7 +180,7 @@ class DetectionTrainTransform:
         self.colour = colour_changes() if photometric > 0 else None
 
     def __call__(
-        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+        self, image: Picture, boxes: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Picture, boxes in it and their labels -> the same of the augmented picture."""
         height, width = image.shape[:2]
@@ -212,7 +213,7 @@ class DetectionEvalTransform:
 
 
 def _visible(
-    image: np.ndarray, crop: Crop, size: tuple[int, int]
+    image: Picture, crop: Crop, size: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[int, int, int, int], tuple[np.ndarray, np.ndarray]]:
     """The part of the picture that the crop shows, resized; its xyxy place in the result; and the mapping of boxes.
 
@@ -227,6 +228,7 @@ def _visible(
     x1, y1 = min(x1, size[1] - 1), min(y1, size[0] - 1)
     x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
     visible = resize_image(image[top:bottom, left:right], (y2 - y1, x2 - x1))
+    visible = np.require(visible, requirements="W")  # what a store shows cannot be written to
     scale = np.array([(x2 - x1) / (right - left), (y2 - y1) / (bottom - top)] * 2)
     return visible, (x1, y1, x2, y2), (scale, np.array([x1, y1] * 2) - np.array([left, top] * 2) * scale)
 

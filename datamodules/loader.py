@@ -37,7 +37,9 @@ class Loader(DataLoader):
     ) -> None:
         self.source: Any = dataset
         # more than one worker a core is slower, and changes no sample
-        num_workers = min(num_workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else num_workers)
+        num_workers = min(
+            num_workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else num_workers
+        )
         super().__init__(
             _SendErrors(dataset),
             batch_size=batch_size,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from datamodules.stored_picture import Picture
+
 _THUMBNAIL = 64  # pixels a side
 
 
-def distort(visible: np.ndarray, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def distort(visible: np.ndarray, picture: Picture, rng: np.random.Generator) -> np.ndarray:
     """Change brightness, contrast, saturation and hue and swap channels, each with probability .5.
 
     Source: torchvision 0.29, ``transforms/v2/_color.py``: brightness .875 to 1.125, contrast and saturation .5 to 1.5,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,10 +16,13 @@ import torch
 from torch.utils.data import Dataset
 
 from datamodules.check import ItemReport
+from datamodules.packed import PackedStrings
 from datamodules.samplers import sample_rng
+from datamodules.store import Shelf, Store
+from datamodules.stored_picture import Picture, whole
 from datamodules.transforms import EvalTransform, TrainTransform
 from densevision.errors import UserError
-from densevision.io import exif_orientation, read_image, read_label
+from densevision.io import exif_orientation, read_image, read_label, resize_image, resize_label
 from densevision.structures import IGNORE_INDEX, LabelMap, SampleKey, SegmentationSample
 
 _IMPOSSIBLE = 254  # what an id becomes that neither a class nor ignored has
@@ -33,6 +38,28 @@ class Pair:
     image: Path
     label: Path
     labelled: bool
+
+
+class Pairs(Sequence[Pair]):
+    """A list of pairs whose memory the loader processes share (:class:`PackedStrings`).
+
+    names, images, labels: of the pairs, the files as strings. labelled: (N,) bool.
+    """
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.names = PackedStrings(pair.name for pair in pairs)
+        self.images = PackedStrings(str(pair.image) for pair in pairs)
+        self.labels = PackedStrings(str(pair.label) for pair in pairs)
+        self.labelled = np.array([pair.labelled for pair in pairs], bool)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        labelled = bool(self.labelled[index])
+        return Pair(self.names[index], Path(self.images[index]), Path(self.labels[index]), labelled)
 
 
 class SegmentationDataset(Dataset[SegmentationSample]):
@@ -52,15 +79,17 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         transform: TrainTransform | EvalTransform,
         seed: int = 0,
     ) -> None:
-        self.pairs, self.label_map, self.transform, self.seed = list(pairs), label_map, transform, seed
+        self.pairs, self.label_map, self.transform, self.seed = Pairs(pairs), label_map, transform, seed
         self.lookup_table = np.full(256, _IMPOSSIBLE, np.uint8)
         self.lookup_table[[*[i for i in label_map.ignored_ids if i >= 0], IGNORE_INDEX]] = IGNORE_INDEX
         self.lookup_table[list(label_map.ids)] = np.arange(label_map.num_classes)
+        self.stored_images: Shelf | None = None
+        self.stored_labels: Shelf | None = None
 
     @property
     def has_labels(self) -> bool:
         """Whether any picture has its label file."""
-        return any(pair.labelled for pair in self.pairs)
+        return bool(self.pairs.labelled.any())
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -72,37 +101,78 @@ class SegmentationDataset(Dataset[SegmentationSample]):
             UserError: a file cannot be read, sizes differ, or the label holds an id that cannot be.
         """
         pair = self.pairs[key.index]
-        image = read_image(pair.image)
-        size = (image.shape[0], image.shape[1])
-        label: np.ndarray | None = None
+        image, size = self._image(key.index)
+        label: Picture | None = None
         if pair.labelled:
-            label = self.read_indices(pair)
-            _check_sizes(pair, image, label)
+            label, label_size = self._label(key.index)
+            _check_sizes(pair, size, label_size)
         if isinstance(self.transform, EvalTransform):
-            image, label = self.transform(image, label)
+            picture, indices = self.transform(whole(image), None if label is None else whole(label))
         else:
             if label is None:
                 raise _missing([pair], 1)
-            image, label = self.transform(image, label, sample_rng(self.seed, key.epoch, key.index))
-        sample = SegmentationSample(image=torch.from_numpy(image).permute(2, 0, 1), name=pair.name, size=size)
-        if label is not None:
-            sample["label"] = torch.from_numpy(label)
+            picture, indices = self.transform(image, label, sample_rng(self.seed, key.epoch, key.index))
+        sample = SegmentationSample(image=torch.from_numpy(picture).permute(2, 0, 1), name=pair.name, size=size)
+        if indices is not None:
+            sample["label"] = torch.from_numpy(indices)
         return sample
 
-    def read_indices(self, pair: Pair) -> np.ndarray:
-        """The label map of a picture as (H, W) uint8 class indices with IGNORE_INDEX.
+    def use_store(self, store: Store, cache_side: int | None = None) -> SegmentationDataset:
+        """Read from ``store`` from now on, which is filled first; return self.
+
+        What is stored is what the transform would make of a whole picture: at ``image_size`` where that is set.
+
+        Args:
+            store: of the data set.
+            cache_side: of no use here: labels cannot be shrunk without loss.
+
+        Raises:
+            UserError: a file cannot be read or stored.
+        """
+        self.stored_images = store.build(self.pairs.images, f"picture {self.transform.image_size}", self._resized_image)
+        if self.pairs.labelled.all():
+            variant = f"label {zlib.crc32(self.lookup_table.data):08x} {self._label_size}"
+            self.stored_labels = store.build(self.pairs.labels, variant, self._resized_label)
+        return self
+
+    @property
+    def _label_size(self) -> Sequence[int] | None:
+        """What label maps are resized to: in evaluation they keep their size."""
+        return self.transform.image_size if isinstance(self.transform, TrainTransform) else None
+
+    def _resized_image(self, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+        image, size = _with_size(read_image(path))
+        return (image if self.transform.image_size is None else resize_image(image, self.transform.image_size)), size
+
+    def _resized_label(self, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+        label, size = _with_size(self.read_indices(path))
+        return (label if self._label_size is None else resize_label(label, self._label_size)), size
+
+    def _image(self, index: int) -> tuple[Picture, tuple[int, int]]:
+        """The picture, which may be stored resized, and its own size."""
+        if self.stored_images is not None:
+            return self.stored_images[index]
+        return _with_size(read_image(self.pairs.images[index]))
+
+    def _label(self, index: int) -> tuple[Picture, tuple[int, int]]:
+        if self.stored_labels is not None:
+            return self.stored_labels[index]
+        return _with_size(self.read_indices(self.pairs.labels[index]))
+
+    def read_indices(self, file: str | Path) -> np.ndarray:
+        """A label map as (H, W) uint8 class indices with IGNORE_INDEX.
 
         Raises:
             UserError: it cannot be read or holds an id that cannot be; names the file and the ids.
         """
-        raw = read_label(pair.label)
+        raw = read_label(file)
         indices = cv2.LUT(raw, self.lookup_table)
         if (indices == _IMPOSSIBLE).any():
             found = np.flatnonzero(np.bincount(raw.ravel(), minlength=256))
             wrong = [str(i) for i in found if self.lookup_table[i] == _IMPOSSIBLE]
             known = np.flatnonzero(self.lookup_table[:IGNORE_INDEX] != _IMPOSSIBLE)
             raise UserError(
-                f"{pair.label} holds the label {'ids' if len(wrong) > 1 else 'id'} {', '.join(wrong)}; "
+                f"{file} holds the label {'ids' if len(wrong) > 1 else 'id'} {', '.join(wrong)}; "
                 f"known ids are {_ranges(known.tolist())}, and 255 is ignored{_LIST_ALL}"
             )
         return indices
@@ -121,10 +191,12 @@ class SegmentationDataset(Dataset[SegmentationSample]):
     def class_pixel_counts(self) -> np.ndarray:
         """(K,) int64: the labelled pixels of each class in the stored label maps."""
         with ThreadPoolExecutor() as threads:
-            return sum(threads.map(self._count, self.pairs), start=np.zeros(self.label_map.num_classes, np.int64))
+            return sum(
+                threads.map(self._count, self.pairs.labels), start=np.zeros(self.label_map.num_classes, np.int64)
+            )
 
-    def _count(self, pair: Pair) -> np.ndarray:
-        counts = np.bincount(self.read_indices(pair).ravel(), minlength=self.label_map.num_classes)
+    def _count(self, file: str) -> np.ndarray:
+        counts = np.bincount(self.read_indices(file).ravel(), minlength=self.label_map.num_classes)
         return counts[: self.label_map.num_classes]
 
     def notes(self) -> Counter[str]:
@@ -144,7 +216,7 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         try:
             if not pair.labelled:
                 raise _missing([pair], 1)
-            label = self.read_indices(pair)
+            label = self.read_indices(pair.label)
             counts = np.bincount(label.ravel(), minlength=256)
             report.class_counts = counts[: self.label_map.num_classes]
             if counts[IGNORE_INDEX] == label.size:
@@ -153,7 +225,7 @@ class SegmentationDataset(Dataset[SegmentationSample]):
             report.errors.append(str(error).removesuffix(_LIST_ALL))
         if image is not None and label is not None:
             try:
-                _check_sizes(pair, image, label)
+                _check_sizes(pair, _with_size(image)[1], _with_size(label)[1])
             except UserError as error:
                 report.errors.append(str(error))
         if exif_orientation(pair.image) != 1:
@@ -161,11 +233,15 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         return report
 
 
-def _check_sizes(pair: Pair, image: np.ndarray, label: np.ndarray) -> None:
-    if image.shape[:2] != label.shape:
+def _with_size(array: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    return array, (array.shape[0], array.shape[1])
+
+
+def _check_sizes(pair: Pair, image: tuple[int, int], label: tuple[int, int]) -> None:
+    if image != label:
         raise UserError(
-            f"{pair.image} is {image.shape[0]}x{image.shape[1]} and its label {pair.label} is "
-            f"{label.shape[0]}x{label.shape[1]} (height x width); they must be equal"
+            f"{pair.image} is {image[0]}x{image[1]} and its label {pair.label} is {label[0]}x{label[1]} "
+            "(height x width); they must be equal"
         )
 
 

@@ -15,6 +15,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from datamodules.stored_picture import Picture, whole
 from densevision.io import resize_image, resize_label
 from densevision.structures import IGNORE_INDEX
 
@@ -66,7 +67,7 @@ def draw_window(
     return Window(scaled, top, left, size, flip=bool(rng.random() < flip))
 
 
-def warp_image(image: np.ndarray, window: Window) -> np.ndarray:
+def warp_image(image: Picture, window: Window) -> np.ndarray:
     """Fetch a window from a picture: (H, W, 3) uint8 -> (*window.size, 3) uint8, bilinear, FILL outside.
 
     Equal to cv2.resize(INTER_LINEAR) of the whole picture, cropped: destination x shows source (x + .5) * ratio - .5.
@@ -92,7 +93,7 @@ def warp_image(image: np.ndarray, window: Window) -> np.ndarray:
     return _placed(fetched, inside, window, FILL)
 
 
-def warp_label(label: np.ndarray, window: Window) -> np.ndarray:
+def warp_label(label: Picture, window: Window) -> np.ndarray:
     """Fetch a window from a label map: (H, W) uint8 -> window.size, nearest, IGNORE_INDEX outside.
 
     Equal to cv2.resize(INTER_NEAREST) of the whole map, cropped: destination x shows source floor(x * ratio).
@@ -100,9 +101,11 @@ def warp_label(label: np.ndarray, window: Window) -> np.ndarray:
     inside, (top, left), (height, width) = _inside(window)
     rows = (np.arange(top, top + height) * (label.shape[0] / window.scaled[0])).astype(np.intp)
     columns = (np.arange(left, left + width) * (label.shape[1] / window.scaled[1])).astype(np.intp)
+    y, x = rows[0], columns[0]
+    part = label[y : rows[-1] + 1, x : columns[-1] + 1]
     if window.flip:
         columns = columns[::-1]
-    fetched = label.take(rows, axis=0).take(columns, axis=1)
+    fetched = part.take(rows - y, axis=0).take(columns - x, axis=1)
     return _placed(fetched, inside, window, IGNORE_INDEX)
 
 
@@ -143,13 +146,19 @@ class TrainTransform:
         self.photometric = photometric
         self.colour = colour_changes() if photometric > 0 else None
 
-    def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """image: (H, W, 3), label: (H, W), both uint8 -> the same, of the crop's size."""
-        if self.image_size is not None:
-            image, label = resize_image(image, self.image_size), resize_label(label, self.image_size)
-        height, width = label.shape
+    def __call__(self, picture: Picture, labels: Picture, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """picture: (H, W, 3), labels: (H, W), both uint8 -> the same, of the crop's size.
+
+        Pictures from a store are at ``image_size`` already.
+        """
+        if self.image_size is not None and picture.shape[:2] != tuple(self.image_size):
+            picture, labels = (
+                resize_image(whole(picture), self.image_size),
+                resize_label(whole(labels), self.image_size),
+            )
+        height, width = labels.shape
         window = draw_window(rng, (height, width), self.crop_size, self.scale_range, self.scale_step, self.flip)
-        image, label = warp_image(image, window), warp_label(label, window)
+        image, label = warp_image(picture, window), warp_label(labels, window)
         if self.colour is not None and rng.random() < self.photometric:
             self.colour.set_random_seed(int(rng.integers(2**32)))
             inside, _, _ = _inside(window)  # what lies outside must stay FILL

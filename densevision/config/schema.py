@@ -69,6 +69,17 @@ class HeadConfig:
     gate_bias: bool = True
     align_corners: bool = True
     dropout: float = number(0.1, 0.0, 1.0)  # R-ASPP only
+    # SSDLite: channels of the maps behind the backbone's two, at width 1
+    extras: list[int] = field(default_factory=lambda: [512, 256, 256, 128])
+    # ssdlite (as published) | torchvision | for each map a list of [width, height], in fractions of the shorter side
+    # of data.image_size; check_data proposes such lists
+    anchors: Any = "ssdlite"
+    score: str = choice("sigmoid", "softmax")  # sigmoid: focal loss; softmax: cross-entropy with mined negatives
+    score_threshold: float = number(1e-8, 0.0, 1.0)  # only higher scores are detections
+    nms_iou: float = number(0.6, 0.0, 1.0)  # of two boxes of a class that overlap more, the better stays
+    max_detections: int = number(100, 1)  # a picture
+    candidates_per_class: int | None = number(None, 1)  # that enter the suppression; null: all
+    clip_before_nms: bool = False  # boxes are cut to the picture before the suppression, or after
     norm: NormConfig = field(default_factory=NormConfig)
 
 
@@ -78,8 +89,8 @@ class ModelConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     # how 0..255 becomes the network's input: half is [-1, 1]; null follows the pretrained weights, half without
     preprocess: str | None = choice(None, "half", "imagenet")
-    # backbone and head: path of a state dict of torchvision's lraspp_mobilenet_v3_large or of a checkpoint, or
-    # torchvision (downloads)
+    # backbone and head: path of a state dict of torchvision's lraspp_mobilenet_v3_large or
+    # ssdlite320_mobilenet_v3_large or of a checkpoint, or torchvision (downloads)
     pretrained: str | None = None
 
 
@@ -98,6 +109,12 @@ class DataConfig:
     train_annotations: str = "annotations/instances_train2017.json"
     val_images: str = "val2017"
     val_annotations: str | None = "annotations/instances_val2017.json"
+    # none | raw | compressed: decode every picture once and keep it, raw (3 bytes a pixel, the fastest) or compressed
+    # (about the size of a PNG, without loss)
+    cache: str = choice("none", "raw", "compressed")
+    cache_dir: str | None = None  # null: beside the data set, or in the user's cache where that cannot be written
+    # detection: training pictures are kept shrunk to this shorter side, which makes them a little softer; null: as they are
+    cache_side: int | None = number(None, 1)
     image_size: Any = size()  # what is read and evaluated at; null: the pictures' own
     crop_size: Any = size()  # the training crop; null: the whole picture
     scale_range: list[float] = pair(1.0, 1.0)  # random scale of a training picture
@@ -121,6 +138,9 @@ class LossConfig:
     # only pixels whose true class has at most this probability are learnt from; null: all
     ohem: float | None = number(None, 0.0, 1.0)
     ohem_min_kept: float = number(0.0625, 0.0, 1.0)  # but at least this share of a batch's pixels, the hardest
+    match_iou: float = number(0.5, 0.0, 1.0)  # overlap from which an anchor learns a box
+    focal_alpha: float = number(0.75, 0.0, 1.0)  # weight of positive anchors, 1 - it of negative ones; sigmoid scores
+    focal_gamma: float = number(2.0, 0.0)
 
 
 @dataclass
@@ -133,7 +153,8 @@ class OptimConfig:
     backbone_lr_mult: float = number(1.0, 0.0)
     schedule: str = choice("poly", "cosine", "one_cycle", "constant")
     power: float = number(0.9, 0.0)  # poly
-    warmup_steps: int = number(0, 0)  # linear, from lr / 1000; not with one_cycle, which has its own
+    warmup_steps: int = number(0, 0)  # linear; not with one_cycle, which has its own
+    warmup_start: float = number(1e-3, 0.0, 1.0)  # share of lr that it begins with
     clip_norm: float | None = number(None, 0.0)  # greatest norm of the gradient; null: unbounded
     ema_decay: float | None = number(None, 0.0, 1.0)  # the average of the weights is judged and kept; null: none
 
@@ -166,6 +187,7 @@ class EvaluationConfig:
     stride: Any = size()  # slide: between windows; null: two thirds of the window
     scales: list[float] = field(default_factory=lambda: [1.0])
     flip: bool = False  # mirrored views too
+    exact: bool = True  # false: class maps in half the time on a CPU, another rounding where classes nearly tie
 
 
 @dataclass

@@ -1,0 +1,222 @@
+"""The file of one picture in the store, and reading a window of it.
+
+A header of 64 bytes says of which file the picture was made and guards itself by a checksum; then come
+
+- raw: the pixels row by row, of which a window is mapped into memory;
+- compressed: where each strip of 64 rows begins, and the strips: zstd level 1 of the differences between neighbours
+  in a row, about as large as a PNG of the picture. Of a window only its strips are read.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import zstandard
+
+_HEADER = struct.Struct("<8sQqIIIIBBI")  # and a crc32 of all this
+_HEADER_BYTES = 64
+_MAGIC = b"DVSTORE1"
+_STRIP_ROWS = 64
+
+
+class Picture(Protocol):
+    """A picture that can be read by window: an array, or a picture in the store.
+
+    ``picture[top:bottom, left:right]`` is a uint8 array, (bottom - top, right - left) with the channels of the
+    picture, perhaps read-only.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, window: tuple[slice, slice], /) -> Any: ...
+
+
+def whole(picture: Picture) -> np.ndarray:
+    """All of a picture, as an array that may be written to."""
+    return picture if isinstance(picture, np.ndarray) else np.array(picture[:, :])
+
+
+class DamagedError(Exception):
+    """A stored file is not what was written, or not of this format."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a stored file says of itself.
+
+    source_size, source_mtime: bytes and nanoseconds of the file that was read. original: (height, width) in that
+    file. height, width, channels: as stored; 0 channels is (H, W). checksum: of the pixels, or of the strips' places.
+    """
+
+    source_size: int
+    source_mtime: int
+    original: tuple[int, int]
+    height: int
+    width: int
+    channels: int
+    compressed: bool
+    checksum: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W) or (H, W, channels)."""
+        return (self.height, self.width, self.channels) if self.channels else (self.height, self.width)
+
+    def to_bytes(self) -> bytes:
+        """The first 64 bytes of the file."""
+        size, mtime, (tall, wide), *rest = astuple(self)
+        packed = _HEADER.pack(_MAGIC, size, mtime, tall, wide, *rest)
+        return (packed + struct.pack("<I", zlib.crc32(packed))).ljust(_HEADER_BYTES, b"\0")
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> Header:
+        """Read and compare the checksum.
+
+        Raises:
+            DamagedError: it is none.
+        """
+        data = file.read(_HEADER_BYTES)
+        packed, end = data[: _HEADER.size], _HEADER.size + 4
+        if len(data) < _HEADER_BYTES or data[_HEADER.size : end] != struct.pack("<I", zlib.crc32(packed)):
+            raise DamagedError("no header")
+        magic, size, mtime, tall, wide, height, width, channels, compressed, checksum = _HEADER.unpack(packed)
+        if magic != _MAGIC:
+            raise DamagedError("another format")
+        return cls(size, mtime, (tall, wide), height, width, channels, bool(compressed), checksum)
+
+
+def write_picture(
+    path: Path, array: np.ndarray, original: tuple[int, int], source: os.stat_result, compressed: bool
+) -> None:
+    """Write a file of the store, not atomically.
+
+    Args:
+        path: of the file.
+        array: (H, W) or (H, W, 3) uint8.
+        original: (height, width) of the picture in its own file.
+        source: that file's.
+        compressed: or raw.
+    """
+    parts = [np.ascontiguousarray(array).data.cast("B")]
+    if compressed:
+        strips = [_packed(array[row : row + _STRIP_ROWS]) for row in range(0, array.shape[0], _STRIP_ROWS)]
+        starts = np.cumsum([0, *map(len, strips)]).astype("<u8").tobytes()
+        parts = [memoryview(part) for part in (starts, *strips)]
+    height, width = array.shape[:2]
+    channels = array.shape[2] if array.ndim == 3 else 0
+    of = source.st_size, source.st_mtime_ns, original
+    header = Header(*of, height, width, channels, compressed, zlib.crc32(parts[0]))
+    with open(path, "wb") as file:
+        file.write(header.to_bytes())
+        file.writelines(parts)
+
+
+class RawPicture:
+    """A stored picture whose pixels are mapped into memory; windows are read-only views.
+
+    Args:
+        path: of the file.
+        verify: compare the checksum, which reads the whole file.
+
+    Raises:
+        DamagedError: the file is not what was written.
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, verify: bool) -> None:
+        with open(path, "rb") as file:
+            self.header = Header.read(file)
+            count = math.prod(self.header.shape)
+            if self.header.compressed or os.fstat(file.fileno()).st_size != _HEADER_BYTES + count:
+                raise DamagedError("wrong length")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        pixels = np.frombuffer(mapped, np.uint8, count, _HEADER_BYTES)
+        if verify and zlib.crc32(pixels.data) != self.header.checksum:
+            raise DamagedError("wrong checksum")
+        self.pixels = pixels.reshape(self.header.shape)
+        self.shape = self.header.shape
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        return self.pixels[window]
+
+
+class StripPicture:
+    """A stored picture of compressed strips; each brings its own checksum, compared whenever it is read.
+
+    Args:
+        path: of the file.
+        spare: gives the pixels, if a strip turns out to be damaged.
+
+    Raises:
+        DamagedError: the file is not what was written.
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, spare: Callable[[], np.ndarray] | None = None) -> None:
+        self.path, self.spare = path, spare
+        with open(path, "rb") as file:
+            self.header = Header.read(file)
+            self.shape = self.header.shape
+            count = 1 + math.ceil(self.header.height / _STRIP_ROWS)
+            places = file.read(8 * count)
+            if not self.header.compressed or zlib.crc32(places) != self.header.checksum:
+                raise DamagedError("wrong checksum")
+            self.starts = np.frombuffer(places, "<u8") + np.uint64(_HEADER_BYTES + len(places))
+            if os.fstat(file.fileno()).st_size != self.starts[-1]:
+                raise DamagedError("wrong length")
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = (slice(*part.indices(side)) for part, side in zip(window, self.shape[:2], strict=True))
+        bottom, right = max(rows.start, rows.stop), max(columns.start, columns.stop)
+        try:
+            return self._read(rows.start, bottom, columns.start, right)[:: rows.step, :: columns.step]
+        except (zstandard.ZstdError, ValueError, OSError):
+            if self.spare is None:
+                raise
+            return self.spare()[window]
+
+    def _read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        result = np.empty((bottom - top, right - left, *self.shape[2:]), np.uint8)
+        if not result.size:
+            return result
+        first, last = top // _STRIP_ROWS, -(-bottom // _STRIP_ROWS)
+        with open(self.path, "rb") as file:
+            file.seek(int(self.starts[first]))
+            data = memoryview(file.read(int(self.starts[last] - self.starts[first])))
+        zstd = zstandard.ZstdDecompressor()
+        for strip in range(first, last):
+            start, end = (int(place - self.starts[first]) for place in self.starts[strip : strip + 2])
+            deltas = np.frombuffer(zstd.decompress(data[start:end]), np.uint8).reshape(-1, *self.shape[1:])
+            above = strip * _STRIP_ROWS
+            rows = slice(max(top - above, 0), min(bottom - above, _STRIP_ROWS))
+            # nothing right of the window is added up
+            pixels = np.add.accumulate(deltas[rows, :right], axis=1, dtype=np.uint8)
+            result[above + rows.start - top : above + rows.stop - top] = pixels[:, left:]
+        return result
+
+
+def _packed(strip: np.ndarray) -> bytes:
+    deltas = strip.copy()
+    deltas[:, 1:] -= strip[:, :-1]  # modulo 256
+    return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(deltas.tobytes())
+
+
+def header_of(path: Path) -> Header | None:
+    """What a stored file says of itself; None if it is not there or not whole, as far as its length tells."""
+    try:
+        with open(path, "rb") as file:
+            compressed = Header.read(file).compressed
+        picture = StripPicture(path) if compressed else RawPicture(path, verify=False)
+    except (OSError, DamagedError, ValueError):
+        return None
+    return picture.header
