@@ -276,7 +276,7 @@ def write_tree(root: Path, counts: dict[str, int], size: tuple[int, int], seed: 
     root.mkdir(parents=True, exist_ok=True)
     begun.write_text(json.dumps(arguments))
     jobs = [(root, split, index, seed, size) for split in CITIES for index in range(arguments[split])]
-    with multiprocessing.get_context("spawn").Pool() as pool:
+    with multiprocessing.get_context("spawn").Pool(min(8, multiprocessing.cpu_count())) as pool:
         list(track(pool.imap_unordered(write_scene, jobs), "drawing", len(jobs)))
     begun.replace(stamp)
     return True
