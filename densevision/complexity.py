@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 from densevision.backbones import BlockSpec, ConvSpec
+from densevision.detection.ssdlite import SSDLite
 from densevision.segmentation.segmenter import Segmenter
 
 aten = torch.ops.aten
@@ -47,14 +48,14 @@ def measure(model: nn.Module, image_size: tuple[int, int], dense: bool = True) -
     Args:
         model: a network on (1, 3, H, W) pictures; it is copied to the meta device, not changed.
         image_size: (H, W).
-        dense: whether the output is logits (1, K, h, w) that are resized to the picture.
+        dense: whether logits (1, K, h, w) are resized to the picture; a detector's outputs are not.
     """
     meta = copy.deepcopy(model).to("meta").eval()
     images = torch.empty(1, 3, *image_size, dtype=torch.uint8, device="meta")
     root = type(model).__name__
     with torch.no_grad(), FlopCounterMode(display=False) as convs, _ElementwiseCounter() as elementwise:
         output = meta(images)
-    resized = output.shape[1] * image_size[0] * image_size[1] if dense else 0
+    resized = output.shape[1] * image_size[0] * image_size[1] if dense and isinstance(output, Tensor) else 0
     by_module: dict[str, tuple[int, int]] = {}
     for name, flops in convs.get_flop_counts().items():
         if name == "Global":
@@ -129,7 +130,7 @@ class Layer:
     paper_madds: int
 
 
-def layers(model: Segmenter, image_size: tuple[int, int], complexity: Complexity) -> list[Layer]:
+def layers(model: Segmenter | SSDLite, image_size: tuple[int, int], complexity: Complexity) -> list[Layer]:
     """The table of a model: stem, blocks, last convolution, and the parts of the head.
 
     Args:
@@ -147,9 +148,7 @@ def layers(model: Segmenter, image_size: tuple[int, int], complexity: Complexity
     parts += [(f"backbone.blocks.{i}", i, spec) for i, spec in enumerate(built)]
     if backbone.last_conv is not None and architecture.last_conv is not None:
         parts.append(("backbone.last_conv", len(architecture.blocks), architecture.last_conv))
-    for name, child in model.head.named_children():
-        convs = [module for module in child.modules() if isinstance(module, nn.Conv2d)]
-        parts += [(f"head.{name}", None, conv) for conv in convs]
+    parts += [(name, None, conv) for name, conv in _single_convs("head", model.head)]
     sizes = _input_sizes(model, image_size, [name for name, _, _ in parts])
     return [
         Layer(
@@ -171,13 +170,23 @@ def layers(model: Segmenter, image_size: tuple[int, int], complexity: Complexity
     ]
 
 
+def _single_convs(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
+    """The outermost modules with one convolution each: its normalisation, activation or gate belong to it."""
+    convs = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    if len(convs) == 1:
+        yield name, convs[0]
+    elif convs:
+        for child_name, child in module.named_children():
+            yield from _single_convs(f"{name}.{child_name}", child)
+
+
 def _operator(spec: BlockSpec | ConvSpec | nn.Conv2d) -> str:
     kernel = spec.kernel_size[0] if isinstance(spec, nn.Conv2d) else spec.kernel
     return f"{'bneck' if isinstance(spec, BlockSpec) else 'conv2d'} {kernel}x{kernel}"
 
 
 def _activation(module: nn.Module) -> str:
-    names = {nn.ReLU: "relu", nn.Hardsigmoid: "hsigmoid", nn.Sigmoid: "sigmoid"}
+    names = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardsigmoid: "hsigmoid", nn.Sigmoid: "sigmoid"}
     return next((names[type(part)] for part in module.modules() if type(part) in names), "")
 
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from densevision.backbones import BACKBONES, Architecture, Backbone
-from densevision.backbones.pretrained import Pretrained, load_backbone, load_whole, read_pretrained
+from densevision.backbones.pretrained import Pretrained, for_classes, load_backbone, load_whole, read_pretrained
 from densevision.config import load_config
 from densevision.config.lookup import lookup
 from densevision.config.schema import BackboneConfig, Config, HeadConfig, ModelConfig, NormConfig
+from densevision.detection import ssdlite
+from densevision.detection.anchors import Shapes, shapes_from_config
+from densevision.detection.postprocess import Postprocess
 from densevision.errors import UserError
 from densevision.layers import NormSpec, Preprocess
 from densevision.segmentation import heads
 from densevision.segmentation.segmenter import Segmenter
 
-# formats whose classes do not depend on the files
-FIXED_NUM_CLASSES = {"cityscapes": 19, "voc": 21}
+# formats whose classes are known without the files; COCO's published heads count its ids, 1 to 90 with gaps
+FIXED_NUM_CLASSES = {"cityscapes": 19, "voc": 21, "coco": 90}
 
 
-def _raspp(config: HeadConfig, architecture: Architecture, num_classes: int) -> tuple[heads.RASPPHead, tuple[str, ...]]:
+def _raspp(model: ModelConfig, architecture: Architecture, num_classes: int) -> tuple[nn.Module, tuple[str, ...]]:
+    config = model.head
     top = architecture.feature_info[architecture.top]
     head = heads.RASPPHead(
         high_channels=top.channels,
@@ -35,9 +40,8 @@ def _raspp(config: HeadConfig, architecture: Architecture, num_classes: int) -> 
     return head, (architecture.top,)
 
 
-def _lraspp(
-    config: HeadConfig, architecture: Architecture, num_classes: int
-) -> tuple[heads.LRASPPHead, tuple[str, ...]]:
+def _lraspp(model: ModelConfig, architecture: Architecture, num_classes: int) -> tuple[nn.Module, tuple[str, ...]]:
+    config = model.head
     top = architecture.feature_info[architecture.top]
     low = lookup("feature", config.low_tap, architecture.feature_info, key="model.head.low_tap")
     kernel = None
@@ -60,11 +64,29 @@ def _lraspp(
     return head, (architecture.top, config.low_tap)
 
 
-# each takes the head's configuration, the network and the class count, and returns the head and the features it reads
-HEADS: dict[str, Callable[..., tuple[heads.RASPPHead | heads.LRASPPHead, tuple[str, ...]]]] = {
-    "raspp": _raspp,
-    "lraspp": _lraspp,
-}
+def _ssdlite(model: ModelConfig, architecture: Architecture, num_classes: int) -> tuple[nn.Module, tuple[str, ...]]:
+    config = model.head
+    # V1 has no last 1x1; its last block is what comes before the pooling
+    features = ("c4_expansion", "last_conv" if architecture.last_conv else "c5")
+    head = ssdlite.SSDLiteHead(
+        in_channels=[architecture.feature_info[name].channels for name in features],
+        extras=config.extras,
+        anchors=[len(shapes) for shapes in anchor_shapes(config)],
+        num_classes=num_classes,
+        width_mult=model.backbone.width_mult,
+        prior=config.score == "sigmoid",
+        norm=_norm(config.norm, ssdlite.NORM),
+    )
+    return head, features
+
+
+# each takes the model's configuration, the network and the class count, and returns the head and the features it reads
+HeadBuilder = Callable[[ModelConfig, Architecture, int], tuple[nn.Module, tuple[str, ...]]]
+SEGMENTATION_HEADS: dict[str, HeadBuilder] = {"raspp": _raspp, "lraspp": _lraspp}
+DETECTION_HEADS: dict[str, HeadBuilder] = {"ssdlite": _ssdlite}
+HEADS = {**SEGMENTATION_HEADS, **DETECTION_HEADS}
+_TASK_HEADS = {"segmentation": SEGMENTATION_HEADS, "detection": DETECTION_HEADS}
+_HEAD_NORMS = {"ssdlite": ssdlite.NORM}  # the others': heads.NORM
 
 
 def create_model(path: str | Path, overrides: Sequence[str] = (), num_classes: int | None = None) -> nn.Module:
@@ -86,16 +108,21 @@ def create_model(path: str | Path, overrides: Sequence[str] = (), num_classes: i
         return build_model(loaded.config.model, num_classes or default_num_classes(loaded.config))
 
 
-def build_model(model: ModelConfig, num_classes: int, load_weights: bool = True) -> Segmenter:
+def build_model(
+    model: ModelConfig, num_classes: int, load_weights: bool = True, class_ids: Sequence[int] | None = None
+) -> Any:
     """The network that ``model`` describes, on the CPU, in training mode.
 
     Args:
-        num_classes: K of the logits.
+        num_classes: K; a detector has one column more, for the background.
         load_weights: False leaves the ``pretrained`` keys alone, for a model whose weights come from its own
             checkpoint; ``model`` must then be :func:`resolved`, as epsilon and preprocessing follow those keys.
+        class_ids: the data set's own id of each class. Where published weights of a whole detector know other
+            classes than ``num_classes``, their columns are the ids, as COCO's are, and those of the classes are taken.
 
     Returns:
-        a :class:`Segmenter`: images (B, 3, H, W) uint8 or float 0..255 -> logits (B, num_classes, h, w).
+        for images (B, 3, H, W), uint8 or float 0..255, a :class:`Segmenter`, -> logits (B, num_classes, h, w), or a
+        :class:`densevision.detection.ssdlite.SSDLite`, -> class_logits and box_deltas.
 
     Raises:
         UserError: an unknown name, or weights that do not fit; carries the configuration key.
@@ -103,15 +130,20 @@ def build_model(model: ModelConfig, num_classes: int, load_weights: bool = True)
     weights = _read_weights(model) if load_weights else None
     model = _resolved(model, weights)
     architecture = build_architecture(model.backbone)
-    head, features = lookup("head", model.head.name, HEADS, key="model.head.name")(
-        model.head, architecture, num_classes
-    )
-    backbone = Backbone(architecture, features, norm=_norm(model.backbone.norm, architecture.norm))
+    head, features = lookup("head", model.head.name, HEADS, key="model.head.name")(model, architecture, num_classes)
+    norm = _norm(model.backbone.norm, architecture.norm)
     assert model.preprocess is not None
-    segmenter = Segmenter(Preprocess(model.preprocess), backbone, head, features)
+    preprocess = Preprocess(model.preprocess)
+    network: Segmenter | ssdlite.SSDLite
+    if isinstance(head, ssdlite.SSDLiteHead):
+        backbone = Backbone(architecture, features, norm=norm, init_std=ssdlite.INIT_STD)
+        network = ssdlite.SSDLite(preprocess, backbone, head, features, anchor_shapes(model.head))
+    else:
+        assert isinstance(head, heads.RASPPHead | heads.LRASPPHead)
+        network = Segmenter(preprocess, Backbone(architecture, features, norm=norm), head, features)
     if weights:
-        _load(segmenter, model, weights)
-    return segmenter
+        _load(network, model, for_classes(weights, num_classes, class_ids))
+    return network
 
 
 def build_architecture(backbone: BackboneConfig) -> Architecture:
@@ -129,6 +161,38 @@ def build_architecture(backbone: BackboneConfig) -> Architecture:
         dilation_rule=backbone.dilation_rule,
         scale_last_conv=backbone.scale_last_conv,
     )
+
+
+def anchor_shapes(head: HeadConfig) -> Shapes:
+    """The anchors of each of the head's maps: (width, height) in fractions of the picture's shorter side.
+
+    Raises:
+        UserError: an unknown name, or lists that do not fit the maps.
+    """
+    return shapes_from_config(head.anchors, maps=2 + len(head.extras))
+
+
+def build_postprocess(head: HeadConfig) -> Postprocess:
+    """What turns a detector's outputs into detections."""
+    return Postprocess(
+        score=head.score,
+        score_threshold=head.score_threshold,
+        nms_iou=head.nms_iou,
+        max_detections=head.max_detections,
+        candidates_per_class=head.candidates_per_class,
+        clip_before_nms=head.clip_before_nms,
+    )
+
+
+def check_head(task: str, model: ModelConfig) -> None:
+    """Refuse a head of another task.
+
+    Raises:
+        UserError: names the heads that there are.
+    """
+    fitting = _TASK_HEADS.get(task, HEADS)
+    if model.head.name in HEADS and model.head.name not in fitting:
+        raise UserError(f"{model.head.name} is no head for {task}; known: {', '.join(fitting)}", key="model.head.name")
 
 
 def resolved(model: ModelConfig) -> ModelConfig:
@@ -158,7 +222,8 @@ def check_batch_norm(model: ModelConfig, crop_size: Sequence[int] | None, batch_
         batch_size: pictures a process and step.
 
     Raises:
-        UserError: one picture with R-ASPP, whose pooled branch is a 1x1 map, or one picture no larger than a cell.
+        UserError: one picture with R-ASPP, whose pooled branch is a 1x1 map, or one picture no larger than a cell, of
+            SSDLite's last map for one.
     """
     if batch_size > 1:
         return
@@ -169,6 +234,16 @@ def check_batch_norm(model: ModelConfig, crop_size: Sequence[int] | None, batch_
             key="data.batch_size",
         )
     stride = model.backbone.output_stride
+    if (
+        model.head.name == "ssdlite"
+        and crop_size is not None
+        and max(crop_size) <= stride * 2 ** len(model.head.extras)
+    ):
+        raise UserError(
+            f"SSDLite's last map is a single cell of a picture of {crop_size[0]}x{crop_size[1]}, and normalised over "
+            "the batch, so it trains on at least 2 pictures a process; raise data.batch_size",
+            key="data.batch_size",
+        )
     if crop_size is not None and max(crop_size) <= stride:
         raise UserError(
             f"a crop of {crop_size[0]}x{crop_size[1]} is one cell at output stride {stride}, which batch "
@@ -186,19 +261,20 @@ def _read_weights(model: ModelConfig) -> Pretrained | None:
             continue
         lookup("backbone", model.backbone.name, BACKBONES, key="model.backbone.name")
         try:
-            return read_pretrained(where, model.backbone.name, model.backbone.width_mult, whole)
+            head = model.head.name if whole else None
+            return read_pretrained(where, model.backbone.name, model.backbone.width_mult, head)
         except UserError as error:
             raise UserError(str(error), key=key) from error
     return None
 
 
-def _load(segmenter: Segmenter, model: ModelConfig, weights: Pretrained) -> None:
+def _load(network: Segmenter | ssdlite.SSDLite, model: ModelConfig, weights: Pretrained) -> None:
     key = "model.pretrained" if model.pretrained is not None else "model.backbone.pretrained"
     try:
         if model.pretrained is not None:
-            load_whole(segmenter, weights)
+            load_whole(network, weights)
         else:
-            load_backbone(segmenter.backbone, weights, _first_reduced_block(model.backbone))
+            load_backbone(network.backbone, weights, _first_reduced_block(model.backbone))
     except UserError as error:
         raise UserError(str(error), key=key) from error
 
@@ -221,9 +297,11 @@ def _resolved(model: ModelConfig, weights: Pretrained | None) -> ModelConfig:
     norm.momentum = published.momentum if norm.momentum is None else norm.momentum
     if norm.eps is None:
         norm.eps = weights.eps if weights and weights.eps is not None else published.eps
-    norm = model.head.norm
-    norm.momentum = heads.NORM.momentum if norm.momentum is None else norm.momentum
-    norm.eps = heads.NORM.eps if norm.eps is None else norm.eps
+    norm, published = model.head.norm, _HEAD_NORMS.get(model.head.name, heads.NORM)
+    norm.momentum = published.momentum if norm.momentum is None else norm.momentum
+    norm.eps = published.eps if norm.eps is None else norm.eps
+    if model.head.name in DETECTION_HEADS:
+        model.head.anchors = [[list(shape) for shape in shapes] for shapes in anchor_shapes(model.head)]
     if model.preprocess is None:
         model.preprocess = (weights and weights.preprocess) or "half"
     return model

@@ -11,12 +11,14 @@ from densevision.backbones import BACKBONES
 from densevision.config import load_config
 from densevision.config.schema import BackboneConfig, HeadConfig, ModelConfig
 from densevision.errors import UserError
-from densevision.models import HEADS, build_model, create_model
+from densevision.models import SEGMENTATION_HEADS, build_model, create_model
 
 STRIDES = (8, 16, 32)
-MATRIX = list(itertools.product(sorted(BACKBONES), sorted(HEADS), STRIDES))
+MATRIX = list(itertools.product(sorted(BACKBONES), sorted(SEGMENTATION_HEADS), STRIDES))
 # one of each backbone and head, every stride among them
-SAMPLE = [(*pair, STRIDES[i % 3]) for i, pair in enumerate(itertools.product(sorted(BACKBONES), sorted(HEADS)))]
+SAMPLE = [
+    (*pair, STRIDES[i % 3]) for i, pair in enumerate(itertools.product(sorted(BACKBONES), sorted(SEGMENTATION_HEADS)))
+]
 
 
 def small_model(backbone, head, output_stride, **changes):
@@ -62,7 +64,7 @@ def test_no_tensor_stays_on_the_cpu(backbone, head, output_stride):
             assert model.train(mode)(pixels(2, 3, 65, 97)).device.type == "cuda"
 
 
-@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("head", sorted(SEGMENTATION_HEADS))
 def test_autocast(head):
     model = small_model("mobilenet_v3_large", head, 16)
     with torch.autocast("cpu", torch.bfloat16):
@@ -72,14 +74,14 @@ def test_autocast(head):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("head", sorted(SEGMENTATION_HEADS))
 @pytest.mark.parametrize("size", [(1, 1), (7, 500), (33, 32), (97, 129)])
 def test_any_size(head, size):
     model = small_model("mobilenet_v3_small", head, 16).eval()
     assert model(pixels(1, 3, *size)).isfinite().all()
 
 
-@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("head", sorted(SEGMENTATION_HEADS))
 def test_pixels_may_be_bytes_or_floats_and_each_picture_is_its_own(head):
     model = small_model("mobilenet_v3_large", head, 16).eval()
     images = pixels(3, 3, 64, 80)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from densevision.config.lookup import lookup
-from densevision.layers import ConvNormAct, InvertedResidual, NormSpec, truncated_normal_
+from densevision.layers import ConvNormAct, InvertedResidual, NormSpec, Pointwise, SandGlass, truncated_normal_
 from densevision.layers.blocks import TAPS
 
 INIT_STD = 0.09  # TF-slim nets/mobilenet: training_scope(stddev=0.09), truncated at two deviations
@@ -32,7 +33,7 @@ class BlockSpec:
     stage: number of halvings of the picture that the published net, at output stride 32, has made after this
         block; the stage stays when an output stride of 8 or 16 replaces strides by dilation.
     squeeze: channels inside squeeze-and-excite, 0 without. expand: whether there is a 1x1 expansion.
-    gate: of squeeze-and-excite. project_act: activation after the projection, None for a linear one.
+    gate, squeeze_act: of squeeze-and-excite. project_act: activation after the projection, None for a linear one.
     """
 
     in_channels: int
@@ -47,7 +48,81 @@ class BlockSpec:
     residual: bool
     stage: int
     gate: str = "hard_sigmoid"
+    squeeze_act: str = "relu"
     project_act: str | None = None
+
+    def build(self, norm: NormSpec, until: str) -> nn.Module:
+        """The module, no further than the tap ``until``."""
+        return InvertedResidual(
+            self.in_channels,
+            self.expansion,
+            self.out_channels,
+            kernel=self.kernel,
+            stride=self.stride,
+            dilation=self.dilation,
+            squeeze=self.squeeze,
+            act=self.act,
+            expand=self.expand,
+            residual=self.residual,
+            norm=norm,
+            gate=self.gate,
+            squeeze_act=self.squeeze_act,
+            project_act=self.project_act,
+            until=until,
+        )
+
+
+@dataclass(frozen=True)
+class SandGlassSpec:
+    """A resolved sandglass block; see :class:`densevision.layers.SandGlass` and, for the stage, :class:`BlockSpec`."""
+
+    in_channels: int
+    bottleneck: int
+    out_channels: int
+    kernel: int
+    stride: int
+    dilation: int
+    act: str
+    first_depthwise: bool
+    second_depthwise: bool
+    residual_channels: int
+    stage: int
+
+    def build(self, norm: NormSpec, until: str) -> nn.Module:
+        """The module, whose only tap is its output."""
+        return SandGlass(
+            self.in_channels,
+            self.bottleneck,
+            self.out_channels,
+            kernel=self.kernel,
+            stride=self.stride,
+            dilation=self.dilation,
+            act=self.act,
+            first_depthwise=self.first_depthwise,
+            second_depthwise=self.second_depthwise,
+            residual_channels=self.residual_channels,
+            norm=norm,
+        )
+
+
+@dataclass(frozen=True)
+class PointwiseSpec:
+    """A resolved 1x1 convolution among the blocks; the stage is :class:`BlockSpec`'s."""
+
+    in_channels: int
+    out_channels: int
+    act: str
+    stage: int
+    kernel: ClassVar[int] = 1
+    stride: ClassVar[int] = 1
+    dilation: ClassVar[int] = 1
+
+    def build(self, norm: NormSpec, until: str) -> nn.Module:
+        """The module, whose only tap is its output."""
+        return Pointwise(self.in_channels, self.out_channels, act=self.act, norm=norm)
+
+
+Block = BlockSpec | SandGlassSpec | PointwiseSpec
 
 
 @dataclass(frozen=True)
@@ -69,17 +144,18 @@ class Architecture:
     """A resolved network, flat and without options; builders, counters, profile and searches work on this.
 
     last_conv: the final 1x1, or None where the family's cut drops it. top: the feature that a segmentation head
-    takes as the deepest map. pre_logits: width of the layer between pooling and classifier, 0 for none.
-    norm: as the family was published.
+    takes as the deepest map. pre_logits: width of the layer between pooling and classifier, 0 for none; its
+    activation is that of ``last_conv``. norm: as the family was published. pre_logits_bias: whether that layer has one.
     """
 
     family: str
     stem: ConvSpec
-    blocks: tuple[BlockSpec, ...]
+    blocks: tuple[Block, ...]
     last_conv: ConvSpec | None
     top: str
     pre_logits: int
     norm: NormSpec
+    pre_logits_bias: bool = True
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
@@ -89,6 +165,11 @@ class Architecture:
         the final 1x1; ``c4_expansion``: the 1x1 expansion of the first block of stage 5, before its stride
         (SSDLite's C4); ``c3_depthwise``: the depthwise output, before squeeze-and-excite, of the last block of
         stage 3 (LR-ASPP's low map); ``c3_first``: the output of the first block of stage 3 (torchvision's).
+
+        Both special taps are the wide maps of inverted residuals. A block without expansion gives its input instead
+        (MobileNetV1: the output of stage 4, as TF-slim's SSD reads it). A sandglass is wide at its ends and narrow
+        inside, and its depthwise convolutions sit there: c4_expansion is the output of stage 4, c3_depthwise that of
+        stage 3.
         """
         info = {"c1": FeatureInfo(self.stem.out_channels, self.stem.stride, -1)}
         stride = self.stem.stride
@@ -97,11 +178,19 @@ class Architecture:
             first = block.stage not in stages_seen
             stages_seen.add(block.stage)
             if first and block.stage == 5:
-                info["c4_expansion"] = FeatureInfo(block.expansion, stride, i, "expansion")
+                info["c4_expansion"] = (
+                    FeatureInfo(block.expansion, stride, i, "expansion")
+                    if isinstance(block, BlockSpec)
+                    else FeatureInfo(block.in_channels, stride, i - 1)
+                )
             stride *= block.stride
             info[f"c{block.stage}"] = FeatureInfo(block.out_channels, stride, i)
             if block.stage == 3:
-                info["c3_depthwise"] = FeatureInfo(block.expansion, stride, i, "depthwise")
+                info["c3_depthwise"] = (
+                    FeatureInfo(block.expansion, stride, i, "depthwise")
+                    if isinstance(block, BlockSpec)
+                    else FeatureInfo(block.out_channels, stride, i)
+                )
                 if first:
                     info["c3_first"] = FeatureInfo(block.out_channels, stride, i)
         if self.last_conv:
@@ -145,7 +234,7 @@ class Backbone(nn.Module):
         stem = architecture.stem
         self.stem = ConvNormAct(in_channels, stem.out_channels, stem.kernel, stem.stride, act=stem.act, norm=norm)
         self.blocks = nn.ModuleList(
-            _block(spec, norm, until=TAPS[until] if i == last else "output")
+            spec.build(norm, until=TAPS[until] if i == last else "output")
             for i, spec in enumerate(architecture.blocks[: last + 1])
         )
         final = architecture.last_conv
@@ -174,25 +263,6 @@ class Backbone(nn.Module):
         for name, info in self.feature_info.items():
             if info.layer == layer:
                 found[name] = taps[info.tap]
-
-
-def _block(spec: BlockSpec, norm: NormSpec, until: str) -> InvertedResidual:
-    return InvertedResidual(
-        spec.in_channels,
-        spec.expansion,
-        spec.out_channels,
-        kernel=spec.kernel,
-        stride=spec.stride,
-        dilation=spec.dilation,
-        squeeze=spec.squeeze,
-        act=spec.act,
-        expand=spec.expand,
-        residual=spec.residual,
-        norm=norm,
-        gate=spec.gate,
-        project_act=spec.project_act,
-        until=until,
-    )
 
 
 def _initialise(module: nn.Module, std: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor
 
@@ -15,6 +15,8 @@ _TORCHVISION_LRASPP = {
     "classifier.low_classifier": "head.low_classifier",
     "classifier.high_classifier": "head.high_classifier",
 }
+_EXTRA, _CONV_NORM = ("reduce", "depthwise", "project"), ("conv", "norm")
+_PREDICTORS = {"classification": "head.class_predictors", "regression": "head.box_predictors"}
 _TIMM_BLOCK = {  # inverted residual; the first block, without expansion, has other names
     "conv_pw": "expand.conv",
     "bn1": "expand.norm",
@@ -74,6 +76,47 @@ def _torchvision_block(names: list[str]) -> dict[str, str]:
     for number in {name.split(".")[0] for name in names if ".fc1." in name}:
         prefixes |= {f"{number}.fc1": "se.reduce", f"{number}.fc2": "se.expand"}
     return prefixes
+
+
+def from_torchvision_ssdlite(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``ssdlite320_mobilenet_v3_large`` under our names; what is not understood stays as it is.
+
+    Its backbone is ``mobilenet_v3_large``, cut in two behind the expansion of the first stride-32 block.
+    """
+    cut = max(int(m[1]) for key in state if (m := re.match(r"backbone\.features\.0\.(\d+)\.", key)))
+    rules: list[tuple[str, Callable[[re.Match[str]], str]]] = [
+        (rf"backbone\.features\.0\.{cut}\.", lambda m: f"features.{cut}.block.0."),
+        (r"backbone\.features\.0\.", lambda m: "features."),
+        (r"backbone\.features\.1\.0\.", lambda m: f"features.{cut}.block."),
+        (r"backbone\.features\.1\.(\d+)\.", lambda m: f"features.{cut + int(m[1])}."),
+        (
+            r"backbone\.extra\.(\d+)\.(\d)\.(\d)",
+            lambda m: f"head.extras.{m[1]}.{_EXTRA[int(m[2])]}.{_CONV_NORM[int(m[3])]}",
+        ),
+        (
+            r"head\.(\w+)_head\.module_list\.(\d+)\.0\.(\d)",
+            lambda m: f"{_PREDICTORS[m[1]]}.{m[2]}.depthwise.{_CONV_NORM[int(m[3])]}",
+        ),
+        (r"head\.(\w+)_head\.module_list\.(\d+)\.1", lambda m: f"{_PREDICTORS[m[1]]}.{m[2]}.project"),
+    ]
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        for pattern, replacement in rules:
+            if re.match(pattern, key):
+                key = re.sub(pattern, replacement, key, count=1)
+                break
+        renamed[key] = value
+    return from_torchvision(renamed)
+
+
+def select_classes(state: dict[str, Tensor], columns: Sequence[int], known: int) -> dict[str, Tensor]:
+    """A detector's weights for some of the ``known`` columns of its class logits, in the order given."""
+    chosen = dict(state)
+    for key, value in state.items():
+        if re.match(r"head\.class_predictors\.\d+\.project\.", key):
+            by_anchor = value.view(-1, known, *value.shape[1:])
+            chosen[key] = by_anchor[:, list(columns)].flatten(0, 1)
+    return chosen
 
 
 def from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:

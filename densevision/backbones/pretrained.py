@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from densevision.backbones.names import from_timm, from_torchvision
+from densevision.backbones.names import from_timm, from_torchvision, from_torchvision_ssdlite, select_classes
 from densevision.checkpoint import read_checkpoint
 from densevision.config.lookup import lookup
 from densevision.errors import UserError
@@ -29,6 +30,8 @@ _TIMM_NAMES = {
     ("mobilenet_v3_small", 0.75): "mobilenetv3_small_075",
     ("mobilenet_v3_small", 1.0): "mobilenetv3_small_100",
 }
+# head -> torchvision's name of the whole network with published weights, all on mobilenet_v3_large
+_TORCHVISION_NAMES = {"lraspp": "lraspp_mobilenet_v3_large", "ssdlite": "ssdlite320_mobilenet_v3_large"}
 _SHOWN = 6  # keys named in a message
 
 
@@ -52,7 +55,7 @@ class Pretrained:
         return {key.removeprefix(f"{name}."): value for key, value in self.state.items() if key.startswith(f"{name}.")}
 
 
-def read_pretrained(where: str, family: str, width_mult: float = 1.0, segmenter: bool = False) -> Pretrained:
+def read_pretrained(where: str, family: str, width_mult: float = 1.0, head: str | None = None) -> Pretrained:
     """Weights from a file, or from a hub if ``where`` is ``torchvision`` or ``timm``; nothing else is downloaded.
 
     Whose names a file has is seen from its keys. Epsilon follows: torchvision's V2 was trained with 1e-5, its V3 with
@@ -60,13 +63,13 @@ def read_pretrained(where: str, family: str, width_mult: float = 1.0, segmenter:
 
     Args:
         family, width_mult: of the network, to choose what to download.
-        segmenter: download a whole LR-ASPP instead of a classifier.
+        head: download the whole network with this head instead of a classifier.
 
     Raises:
         UserError: no such file, a damaged one, unknown names, or nothing published for this network.
     """
     if where in ("torchvision", "timm"):
-        stored: dict[str, Any] = _download(where, family, width_mult, segmenter)
+        stored: dict[str, Any] = _download(where, family, width_mult, head)
         origin = f"{where}'s weights"
     else:
         origin = where
@@ -81,6 +84,8 @@ def read_pretrained(where: str, family: str, width_mult: float = 1.0, segmenter:
         eps = trained["backbone"]["norm"]["eps"] if trained else None
         own = {key.removeprefix("model."): value for key, value in state.items()}
         return Pretrained(origin, "densevision", own, eps, trained.get("preprocess"))
+    if "backbone.features.0.0.0.weight" in state:
+        return Pretrained(origin, "torchvision", from_torchvision_ssdlite(state), 1e-3, "half")
     if "conv_stem.weight" in state:
         # timm's V1, the network without a last 1x1, was trained on [-1, 1]
         preprocess = "imagenet" if "conv_head.weight" in state else "half"
@@ -137,6 +142,22 @@ def load_whole(model: nn.Module, weights: Pretrained) -> None:
     _load_all(model, weights.state, _misfits(wanted, weights.state) | surplus, weights.origin)
 
 
+def for_classes(weights: Pretrained, num_classes: int, class_ids: Sequence[int] | None) -> Pretrained:
+    """A whole detector's published weights for some of its classes; all others are returned as they are.
+
+    Args:
+        num_classes: of the network that is to be filled.
+        class_ids: the published id of each of these, which is its column; None where ids are not known.
+    """
+    classes, boxes = (weights.state.get(f"head.{part}_predictors.0.project.bias") for part in ("class", "box"))
+    if classes is None or boxes is None or class_ids is None or weights.source == "densevision":
+        return weights
+    known = len(classes) // (len(boxes) // 4)
+    if known == num_classes + 1 or max(class_ids) >= known:
+        return weights
+    return replace(weights, state=select_classes(weights.state, [0, *class_ids], known))
+
+
 def _load_all(module: nn.Module, state: dict[str, Tensor], misfits: dict[str, str], origin: str) -> None:
     if misfits:
         named = "; ".join(f"{key}: {what}" for key, what in list(misfits.items())[:_SHOWN])
@@ -174,15 +195,17 @@ def _is_in_tail(key: str, first: int) -> bool:
     return int(match[1]) >= first if match else key.startswith("last_conv.")
 
 
-def _download(where: str, family: str, width_mult: float, segmenter: bool) -> dict[str, Any]:
+def _download(where: str, family: str, width_mult: float, head: str | None) -> dict[str, Any]:
     try:
-        if where == "timm" and not segmenter:
+        if where == "timm" and head is None:
             return _download_timm(family, width_mult)
         from torchvision.models import get_model_weights
 
-        if where != "torchvision" or width_mult != 1 or (segmenter and family != "mobilenet_v3_large"):
-            raise UserError(f"{where} has no published weights of this network ({family}, width {width_mult:g})")
-        name = f"lraspp_{family}" if segmenter else family
+        whole = head is None or (family == "mobilenet_v3_large" and head in _TORCHVISION_NAMES)
+        if where != "torchvision" or width_mult != 1 or not whole:
+            network = f"{family}, width {width_mult:g}" + (f", with {head}" if head else "")
+            raise UserError(f"{where} has no published weights of this network ({network})")
+        name = family if head is None else _TORCHVISION_NAMES[head]
         return dict(get_model_weights(name).DEFAULT.get_state_dict(progress=False))
     except (OSError, RuntimeError) as error:
         raise UserError(f"{where}'s weights could not be downloaded ({error}); give the path of a file") from error

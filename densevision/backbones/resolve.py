@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from densevision.backbones.base import BlockSpec
+from densevision.backbones.base import Block, BlockSpec, PointwiseSpec
 from densevision.layers import make_divisible
 
 
@@ -18,7 +18,7 @@ class Row:
     """
 
     kernel: int
-    expand: int
+    expand: float
     out: int
     se: bool
     act: str
@@ -26,17 +26,27 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Skip:
+    """No block, or a 1x1 convolution with ReLU to ``out`` channels where that is another number than before."""
+
+    out: int
+    stride: int = 1
+
+
+@dataclass(frozen=True)
 class Rules:
     """What a family does in all its blocks alike; the defaults are MobileNetV2's and V3's.
 
     round_channels: a scaled channel count -> the one that is built. squeeze_from: ``expansion`` (a quarter of it,
-    rounded likewise) or ``input`` (a quarter of the block's input). gate: of squeeze-and-excite. project_act:
-    activation after the projection. residual: whether equal input and output are added.
+    rounded likewise) or ``input`` (a quarter of the block's input). gate: of squeeze-and-excite. squeeze_act: the
+    activation inside it, None for the block's own. project_act: activation after the projection. residual: whether
+    equal input and output are added.
     """
 
     round_channels: Callable[[float], int] = make_divisible
     squeeze_from: str = "expansion"
     gate: str = "hard_sigmoid"
+    squeeze_act: str | None = "relu"
     project_act: str | None = None
     residual: bool = True
 
@@ -53,8 +63,39 @@ def halve_outputs(rows: Sequence[Row], first: int) -> tuple[Row, ...]:
     return tuple(cut)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a block stands: its stage (see :class:`BlockSpec`), and the stride and dilation that it is built with."""
+
+    stage: int
+    stride: int
+    dilation: int
+
+
+def place(strides: Sequence[int], output_stride: int = 32, dilation_rule: str = "old") -> tuple[Place, ...]:
+    """The blocks behind a stem of stride 2, given their published strides.
+
+    Args:
+        output_stride: where the stride has reached it, further strides become dilations and no weight changes.
+        dilation_rule: ``old``: the block that loses its stride keeps the rate so far and those after it dilate
+            (TF-slim ``mobilenet_base``, timm); ``new``: it takes the new rate itself (torchvision).
+    """
+    places: list[Place] = []
+    stage, total, rate = 1, 2, 1
+    for published in strides:
+        stride, dilation = published, rate
+        stage += published == 2
+        if published > 1 and total >= output_stride:
+            stride = 1
+            rate *= published
+            dilation = rate if dilation_rule == "new" else dilation
+        total *= stride
+        places.append(Place(stage, stride, dilation))
+    return tuple(places)
+
+
 def resolve_blocks(
-    rows: Sequence[Row],
+    rows: Sequence[Row | Skip],
     in_channels: int,
     *,
     stem_channels: int,
@@ -62,7 +103,7 @@ def resolve_blocks(
     output_stride: int = 32,
     dilation_rule: str = "old",
     rules: Rules = Rules(),
-) -> tuple[BlockSpec, ...]:
+) -> tuple[Block, ...]:
     """The blocks that a table stands for.
 
     Outputs are rounded by the family's rule; an expansion keeps its ratio to the block's *scaled* input, as in TF-slim
@@ -72,42 +113,36 @@ def resolve_blocks(
         rows: the table.
         in_channels: what the first row reads at width 1.
         stem_channels: the same at ``width_mult``.
-        output_stride: where the stride has reached it, further strides become dilations and no weight changes.
-        dilation_rule: ``old``: the block that loses its stride keeps the rate so far and those after it dilate
-            (TF-slim ``mobilenet_base``, timm); ``new``: it takes the new rate itself (torchvision).
+        output_stride, dilation_rule: see :func:`place`.
         rules: the family's.
     """
-    blocks: list[BlockSpec] = []
-    stage, stride, rate = 1, 2, 1  # after the stem
+    blocks: list[Block] = []
     scaled_in = stem_channels
-    for row in rows:
-        dilation = rate
-        block_stride = row.stride
-        stage += row.stride == 2
-        if row.stride > 1 and stride >= output_stride:
-            block_stride = 1
-            rate *= row.stride
-            dilation = rate if dilation_rule == "new" else dilation
-        stride *= block_stride
-        expansion = rules.round_channels(scaled_in * row.expand / in_channels)
+    places = place([row.stride for row in rows], output_stride, dilation_rule)
+    for row, spot in zip(rows, places, strict=True):
         out = rules.round_channels(row.out * width_mult)
-        quarter = scaled_in // 4 if rules.squeeze_from == "input" else rules.round_channels(expansion / 4)
-        blocks.append(
-            BlockSpec(
-                in_channels=scaled_in,
-                expansion=expansion,
-                out_channels=out,
-                kernel=row.kernel,
-                stride=block_stride,
-                dilation=dilation,
-                squeeze=max(1, quarter) if row.se else 0,
-                act=row.act,
-                expand=expansion > scaled_in,
-                residual=rules.residual and block_stride == 1 and scaled_in == out,
-                stage=stage,
-                gate=rules.gate,
-                project_act=rules.project_act,
+        if isinstance(row, Row):
+            expansion = rules.round_channels(scaled_in * row.expand / in_channels)
+            quarter = scaled_in // 4 if rules.squeeze_from == "input" else rules.round_channels(expansion / 4)
+            blocks.append(
+                BlockSpec(
+                    in_channels=scaled_in,
+                    expansion=expansion,
+                    out_channels=out,
+                    kernel=row.kernel,
+                    stride=spot.stride,
+                    dilation=spot.dilation,
+                    squeeze=max(1, quarter) if row.se else 0,
+                    act=row.act,
+                    expand=expansion > scaled_in,
+                    residual=rules.residual and spot.stride == 1 and scaled_in == out,
+                    stage=spot.stage,
+                    gate=rules.gate,
+                    squeeze_act=rules.squeeze_act or row.act,
+                    project_act=rules.project_act,
+                )
             )
-        )
+        elif out != scaled_in:
+            blocks.append(PointwiseSpec(scaled_in, out, act="relu", stage=spot.stage))
         in_channels, scaled_in = row.out, out
     return tuple(blocks)

@@ -12,8 +12,6 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from densevision.config.schema import OptimConfig
 
-_WARMUP_START = 1e-3  # of the learning rate
-
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> Optimizer:
     """The optimiser over all trainable parameters of ``model``.
@@ -64,7 +62,7 @@ def build_scheduler(optimizer: Optimizer, optim: OptimConfig, total_steps: int) 
 
     def factor(step: int) -> float:
         if step < optim.warmup_steps:
-            return _WARMUP_START + (1 - _WARMUP_START) * step / optim.warmup_steps
+            return optim.warmup_start + (1 - optim.warmup_start) * step / optim.warmup_steps
         progress = min(1.0, (step - optim.warmup_steps) / max(1, total_steps - optim.warmup_steps))
         if optim.schedule == "poly":
             return float((1 - progress) ** optim.power)
