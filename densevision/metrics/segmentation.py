@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from densevision.metrics.reduce import sum_over_processes
 from densevision.structures import IGNORE_INDEX
 
 _VALUES = 256  # of a uint8
+_EXACT = 2**24  # pixels that OpenCV's float32 histograms count exactly
 
 
 @dataclass(frozen=True)
@@ -106,17 +108,16 @@ class ConfusionMatrix:
         for values in (class_map, labels):
             if values.dtype != torch.uint8:
                 raise TypeError(f"expected uint8 class indices, got {values.dtype}")
-        # every pair of uint8 values has its cell: nothing to mask, and no value can fall into another's; counting
-        # int32 takes a tenth of the time of masking and counting int64
-        cells = (labels.to(torch.int32) * _VALUES + class_map).flatten()
         if self._counts is None:
-            self._counts = _no_counts(cells.device)
-        if cells.is_cuda:
+            self._counts = _no_counts(labels.device)
+        # every pair of uint8 values has its cell: nothing to mask, and no value can fall into another's
+        if labels.device.type == "cpu":
+            _count_on_cpu(self._counts, labels, class_map)
+        else:
             # bincount would wait for the device to learn the largest value
+            cells = (labels.to(torch.int32) * _VALUES + class_map).flatten()
             one = torch.ones((), dtype=torch.int64, device=cells.device)
             self._counts.scatter_add_(0, cells.long(), one.expand(cells.shape))
-        else:
-            self._counts += torch.bincount(cells, minlength=_VALUES * _VALUES)
 
     def compute(self) -> SegmentationScores:
         """The scores over all pictures of all processes so far; in a distributed run every process must call it.
@@ -132,6 +133,15 @@ class ConfusionMatrix:
             raise ValueError(f"labels hold {unknown.tolist()}, which are none of {k} classes nor {IGNORE_INDEX}")
         no_class = counts[:k, k:].sum(axis=1, keepdims=True)
         return SegmentationScores(self.names, np.concatenate([counts[:k, :k], no_class], axis=1))
+
+
+def _count_on_cpu(counts: Tensor, labels: Tensor, class_map: Tensor) -> None:
+    """OpenCV's histogram of two bytes: half the time of the best bincount, a twentieth of a masked one."""
+    pairs = [values.numpy().ravel() for values in (labels, class_map)]
+    for start in range(0, len(pairs[0]), _EXACT):
+        part = [values[start : start + _EXACT] for values in pairs]
+        found = cv2.calcHist(part, [0, 1], None, [_VALUES, _VALUES], [0, _VALUES, 0, _VALUES])
+        counts += torch.from_numpy(found).flatten().to(torch.int64)
 
 
 def _no_counts(device: torch.device | str) -> Tensor:

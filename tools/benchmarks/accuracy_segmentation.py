@@ -1,0 +1,216 @@
+"""Segmentation that wins in a short run: our recipes against a plain loop, with several seeds.
+
+    python tools/benchmarks/accuracy_segmentation.py --data DIR --weights FILE [--output runs/accuracy_segmentation]
+
+Trains every arm for 200 steps of batch 8 at 176x240 on CamVid in the Cityscapes layout, twice: on train, judged on val
+(one clip of a drive that is also in train), and on two sequences, judged on the third, a street never seen. Every run
+leaves a JSON file; called again, the command does what is missing. DIR is a folder with leftImg8bit and gtFine, FILE
+torchvision's MobileNetV2 ImageNet state dict.
+
+Both kinds of arm see the same pictures and are judged alike: class maps of the labels' own size, one confusion matrix,
+mean IoU of the 11 classes that occur. The passes that our recipes make for batch-norm statistics are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, variance
+from typing import Any
+
+STEPS, SIZE = 200, (176, 240)
+SPLITS: dict[str, tuple[tuple[str, list[str] | None], tuple[str, list[str] | None]]] = {
+    "val": (("train", None), ("val", None)),
+    "sequence": (("train", ["seq0001tp", "seq0016e5"]), ("train", ["seq0006r0"])),
+}
+CLASSES = (
+    "road", "sidewalk", "building", "fence", "pole", "traffic sign", "vegetation", "sky", "person", "rider", "car",
+)  # fmt: skip
+BASELINE = 0.48, 0.03  # what the plain loop at momentum 0.1 must reach on val, and how far it may be off
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of the result. train: (data, weights, split, seed, run directory) -> IoU of the 11 classes."""
+
+    name: str
+    seeds: int
+    train: Callable[[Path, Path, str, int, Path], list[float]]
+
+
+def plain(momentum: float | None) -> Callable[..., list[float]]:
+    """torchvision's LR-ASPP in the loop of plain_segmentation.py."""
+
+    def train(data: Path, weights: Path, split: str, seed: int, run: Path) -> list[float]:
+        from plain_segmentation import train_and_score
+
+        return train_and_score(data, *SPLITS[split], momentum, seed, STEPS, SIZE)
+
+    return train
+
+
+def recipe(config: str, *overrides: str, torchvisions: bool = False) -> Callable[..., list[float]]:
+    """One of our configurations; ``torchvisions``: with torchvision's model, as torchvision initialises it."""
+
+    def train(data: Path, weights: Path, split: str, seed: int, run: Path) -> list[float]:
+        from rich.console import Console
+
+        from densevision import experiment
+        from densevision.config import load_config
+
+        (train_split, train_cities), (test_split, test_cities) = SPLITS[split]
+        words = [f"data.train_split={train_split}", f"data.val_split={test_split}"]
+        words += [f"data.{use}_cities=[{','.join(c)}]" for use, c in _cities(train_cities, test_cities) if c]
+        words += [f"data.root={data}", f"seed={seed}", f"output_dir={run}", "wandb.mode=disabled"]
+        words += [word.format(weights=weights) for word in overrides]
+        if torchvisions:
+            words += [*TORCHVISIONS_MODEL, f"model.pretrained={_torchvisions_weights(seed, run)}"]
+        summary = experiment.train(load_config(config, words), Console(quiet=True))
+        return [summary["evaluation"]["iou"][name] or 0.0 for name in CLASSES]
+
+    return train
+
+
+# configs/lraspp_v3_voc_torchvision.yaml's model
+TORCHVISIONS_MODEL = (
+    "model.backbone.reduced_tail=false", "model.backbone.dilation_rule=new", "model.head.low_tap=c3_first",
+    "model.head.pool_window=null", "model.head.gate=sigmoid", "model.head.gate_bias=false",
+    "model.head.align_corners=false", "model.preprocess=imagenet",
+)  # fmt: skip
+ARMS = (
+    Arm("torchvision, plain loop, its momentum", 1, plain(None)),
+    Arm("torchvision, plain loop, momentum 0.1", 5, plain(0.1)),
+    Arm("torchvision, our recipe", 5, recipe("finetune/lraspp_v3_camvid", torchvisions=True)),
+    Arm("our V3-Large, reduced tail", 5, recipe("finetune/lraspp_v3_camvid")),
+    Arm("our V2, ImageNet", 5, recipe("finetune/lraspp_v2_camvid", "model.backbone.pretrained={weights}")),
+)
+REFERENCE = ARMS[1]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    test_data = os.environ.get("DENSEVISION_TEST_DATA")
+    parser.add_argument("--data", type=Path, default=test_data and Path(test_data) / "camvid_cityscapes")
+    parser.add_argument(
+        "--weights", type=Path, default=test_data and Path(test_data).parent / "weights" / "mobilenet_v2-b0353104.pth"
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/accuracy_segmentation"))
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
+    parser.add_argument("--arms", nargs="+", type=int, choices=range(len(ARMS)), default=range(len(ARMS)))
+    parser.add_argument("--seeds", type=int, default=5, help="only so many seeds of every arm")
+    parser.add_argument("--report", action="store_true", help="train nothing, print what there is")
+    options = parser.parse_args(argv)
+    if not options.report:
+        if options.data is None or options.weights is None:
+            parser.error("give --data and --weights, or set DENSEVISION_TEST_DATA")
+        # seed by seed, so that an unfinished table compares all arms
+        for split in options.splits:
+            for seed in range(options.seeds):
+                for index in options.arms:
+                    if seed < ARMS[index].seeds:
+                        _train_once(ARMS[index], split, seed, options)
+    results = {split: _results(options.output, split) for split in SPLITS}
+    broken = [_print_split(split, by_arm) for split, by_arm in results.items()]
+    return 1 if any(broken) else 0
+
+
+def _train_once(arm: Arm, split: str, seed: int, options: argparse.Namespace) -> None:
+    file = _file(options.output, arm, split, seed)
+    if file.exists():
+        return
+    began, worked = time.perf_counter(), time.process_time()
+    run = file.with_suffix("")
+    iou = arm.train(options.data, options.weights, split, seed, run)
+    result = {
+        "arm": arm.name,
+        "split": split,
+        "seed": seed,
+        "miou": mean(iou),
+        "iou": dict(zip(CLASSES, iou, strict=True)),
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - worked,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.rename(file)
+    print(f"{split}, {arm.name}, seed {seed}: {100 * result['miou']:.1f} ({result['seconds']:.0f} s)", flush=True)
+
+
+def _print_split(split: str, by_arm: dict[Arm, list[float]]) -> bool:
+    """Print a table; whether the baseline is broken."""
+    (train, train_cities), (test, test_cities) = SPLITS[split]
+    print(f"\nmIoU of the 11 classes, {_name(train, train_cities)} -> {_name(test, test_cities)}")
+    print(f"{'arm':40} {'seeds':>5} {'mean':>6} {'spread':>11}   difference to '{REFERENCE.name}', 95 % interval")
+    reference = by_arm[REFERENCE]
+    for arm, scores in by_arm.items():
+        if not scores:
+            continue
+        line = f"{arm.name:40} {len(scores):5} {mean(scores):6.1f} {min(scores):5.1f}-{max(scores):5.1f}"
+        if arm is not REFERENCE and reference:
+            line += f"   {mean(scores) - mean(reference):+.1f}"
+            if len(scores) > 1 and len(reference) > 1:
+                line += f" +- {half_interval(scores, reference):.1f}"
+        print(line)
+    expected, tolerance = (100 * number for number in BASELINE)
+    broken = split == "val" and bool(reference) and abs(mean(reference) - expected) > tolerance
+    if broken:
+        print(
+            f"the baseline is broken: {mean(reference):.1f} is not {expected:.0f} +- {tolerance:.0f}", file=sys.stderr
+        )
+    return broken
+
+
+def half_interval(a: Sequence[float], b: Sequence[float]) -> float:
+    """Half of Welch's 95 % interval of the difference of two means: seeds of different arms are not pairs."""
+    from scipy.stats import t
+
+    parts = [variance(x) / len(x) for x in (a, b)]
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
+    return float(t.ppf(0.975, freedom)) * math.sqrt(sum(parts))
+
+
+def _results(output: Path, split: str) -> dict[Arm, list[float]]:
+    """The mIoU of every seed that there is, in percent."""
+    found: dict[Arm, list[float]] = {}
+    for arm in ARMS:
+        files = [file for seed in range(arm.seeds) if (file := _file(output, arm, split, seed)).exists()]
+        found[arm] = [100 * json.loads(file.read_text())["miou"] for file in files]
+    return found
+
+
+def _file(output: Path, arm: Arm, split: str, seed: int) -> Path:
+    words = "".join(letter if letter.isalnum() else " " for letter in arm.name).split()
+    return output / f"{split}-{'-'.join(words)}-{seed}.json"
+
+
+def _cities(train: list[str] | None, test: list[str] | None) -> Any:
+    return (("train", train), ("val", test))
+
+
+def _name(split: str, cities: list[str] | None) -> str:
+    return split if cities is None else " + ".join(cities)
+
+
+def _torchvisions_weights(seed: int, run: Path) -> Path:
+    """A fresh state dict of torchvision's own model with the 19 classes of Cityscapes."""
+    import torch
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+    torch.manual_seed(seed)
+    model = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=19)
+    file = run.with_suffix(".initial.pth")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), file)
+    return file
+
+
+if __name__ == "__main__":
+    sys.exit(main())
