@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from datamodules.samplers import EpochSampler
 from densevision.errors import UserError
 from densevision.structures import SampleKey
 
+_NO_MORE = object()
+
 
 class Loader(DataLoader):
     """A DataLoader out of whose workers a UserError comes as it was raised.
@@ -24,6 +27,7 @@ class Loader(DataLoader):
 
     Attributes:
         source: the data set as it was given.
+        waited: seconds that batches were waited for, since the loader was made.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Loader(DataLoader):
         drop_last: bool = False,
     ) -> None:
         self.source: Any = dataset
+        self.waited = 0.0
         # more than one worker a core is slower, and changes no sample
         num_workers = min(
             num_workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else num_workers
@@ -54,12 +59,22 @@ class Loader(DataLoader):
         )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
+        for batch in self._timed(super().__iter__()):
             if isinstance(batch, UserError):
                 # let the workers go now: the error's traceback keeps this loader alive, and left to the garbage
                 # collector their end comes in an order that takes 5 seconds a worker
                 self._iterator = None
                 raise batch
+            yield batch
+
+
+    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, _NO_MORE)
+            self.waited += time.perf_counter() - began
+            if batch is _NO_MORE:
+                return
             yield batch
 
 

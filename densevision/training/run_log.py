@@ -18,8 +18,9 @@ class RunLog(pl.Callback):
     """Writes loss, learning rate and images/s every ``every`` steps, and each evaluation.
 
     A line of ``metrics.jsonl`` has ``step``, ``epoch``, ``seconds`` since this process began to train, and either
-    ``loss``, ``lr``, ``images_per_second`` or the values of an evaluation (null where a class does not occur). The
-    device is waited for on written steps only. Also ends the training with an evaluation.
+    ``loss``, ``lr``, ``images_per_second`` and ``data_wait`` (the share of the time that this process waited for
+    batches: what faster data would save) or the values of an evaluation (null where a class does not occur). The device
+    is waited for on written steps only. Also ends the training with an evaluation.
     """
 
     def __init__(self, file: Path, every: int, console: Console) -> None:
@@ -33,6 +34,7 @@ class RunLog(pl.Callback):
         self.total_steps = int(trainer.estimated_stepping_batches)
         self._began = self._window_began = time.perf_counter()
         self._first_step = trainer.global_step
+        self._waited = self._waited_for_data(trainer)
         self._images = 0
         if trainer.is_global_zero and self.console.is_terminal:
             self.progress = Progress(
@@ -70,13 +72,14 @@ class RunLog(pl.Callback):
             return
         task: Any = pl_module
         loss = task.take_loss()
-        now = time.perf_counter()
+        now, waited = time.perf_counter(), self._waited_for_data(trainer)
         values = {
             "loss": loss,
             "lr": self._lr,
             "images_per_second": self._images / (now - self._window_began),
+            "data_wait": (waited - self._waited) / (now - self._window_began),
         }
-        self._window_began, self._images = now, 0
+        self._window_began, self._images, self._waited = now, 0, waited
         self._write(trainer, values, prefix="train/")
         text = f"loss {loss:.4f}  lr {values['lr']:.2e}  {values['images_per_second']:.1f} images/s"
         if self.progress is not None:
@@ -122,6 +125,11 @@ class RunLog(pl.Callback):
         self._stop_bar()
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             self.console.print(f"interrupted at step {trainer.global_step}; the same command goes on from last.ckpt")
+
+    @staticmethod
+    def _waited_for_data(trainer: pl.Trainer) -> float:
+        """Seconds so far, as the loaders of this project count them."""
+        return getattr(trainer.train_dataloader, "waited", 0.0)
 
     def _stop_bar(self) -> None:
         if self.progress is not None:

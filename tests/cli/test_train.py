@@ -80,6 +80,7 @@ def test_a_run_leaves_all_its_files(street, tmp_path, capsys, steps):
     assert "peak memory" in said
     assert [entry["step"] for entry in lines(run)] == list(range(1, steps + 1))
     assert all(math.isfinite(entry["train/loss"]) and entry["train/images_per_second"] > 0 for entry in lines(run))
+    assert all(0 < entry["train/data_wait"] < 1 for entry in lines(run))
     assert [entry["step"] for entry in lines(run, "val/miou")] == ([1] if steps == 1 else [2, 4])
     summary = json.loads((run / "summary.json").read_text())
     assert summary["steps"] == steps

@@ -1,11 +1,15 @@
 """Batches: the same for any number of workers, and errors that arrive as sentences."""
 
+import time
+
 import lightning.pytorch as pl
 import pytest
 import torch
 
 from datamodules import CityscapesDataModule
 from datamodules.collate import collate_segmentation
+from datamodules.loader import Loader
+from datamodules.samplers import EvalSampler
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from tests.trees import label_path, write_cityscapes_tree
@@ -121,6 +125,24 @@ def test_a_user_error_comes_out_of_a_worker_as_its_sentence(tmp_path, num_worker
     with pytest.raises(UserError) as error:
         list(datamodule(tmp_path, val_split="train", num_workers=num_workers).train_dataloader())
     assert str(error.value) == f"{label_path(pictures[2])} is empty (0 bytes)"
+
+
+class Slow:
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, key):
+        time.sleep(0.02)
+        return key
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_loader_knows_how_long_it_was_waited_for(num_workers):
+    loader = Loader(Slow(), EvalSampler(6), 2, num_workers, list)
+    began = time.perf_counter()
+    for _ in loader:
+        time.sleep(0.001)
+    assert 0.12 <= loader.waited < time.perf_counter() - began
 
 
 class Watcher(pl.LightningModule):

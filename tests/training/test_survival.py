@@ -18,7 +18,7 @@ WORDS = [
     "trainer.max_steps=14", "trainer.val_every=4", "trainer.checkpoint_every=1", "trainer.log_every=3",
     "trainer.pictures_every=2", "wandb.mode=disabled",
 ]  # fmt: skip
-CLOCKS = ("seconds", "train/images_per_second")
+CLOCKS = ("seconds", "train/images_per_second", "train/data_wait")
 FORK = multiprocessing.get_context("fork")
 
 
