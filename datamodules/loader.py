@@ -67,7 +67,6 @@ class Loader(DataLoader):
                 raise batch
             yield batch
 
-
     def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
         while True:
             began = time.perf_counter()
