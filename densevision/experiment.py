@@ -7,28 +7,27 @@ import os
 import resource
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 from rich.console import Console
-from torch import Tensor
 
 from datamodules import DATAMODULES
 from densevision.checkpoint import read_densevision_checkpoint
 from densevision.config import Config, LoadedConfig, config_from_dict, config_to_dict, lookup
 from densevision.errors import UserError
 from densevision.inference import model_from_checkpoint
-from densevision.io import atomic_write, write_json, write_png
-from densevision.models import build_model, check_batch_norm, resolved
+from densevision.io import atomic_write, write_json
+from densevision.models import build_model, check_batch_norm, check_head, resolved
 from densevision.segmentation.losses import sqrt_class_weights
 from densevision.structures import LabelMap
 from densevision.tasks.base import BaseTask
+from densevision.tasks.detection import DetectionTask
 from densevision.tasks.segmentation import SegmentationTask
 from densevision.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints
 from densevision.training.ema import EMA
@@ -38,7 +37,7 @@ from densevision.training.recalibration import BatchNormRecalibration
 from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
 from densevision.training.run_log import EvaluationBar, RunLog
 
-TASKS = {"segmentation": SegmentationTask}
+TASKS: dict[str, Callable[..., BaseTask]] = {"segmentation": SegmentationTask, "detection": DetectionTask}
 
 
 def build_datamodule(config: Config) -> Any:
@@ -49,7 +48,9 @@ def build_datamodule(config: Config) -> Any:
 def build_task(config: Config, label_map: LabelMap, class_weights: Sequence[float] | None = None) -> BaseTask:
     """A new model in the task that trains it; weights from torch's generator or a ``pretrained`` key."""
     task = lookup("task", config.task, TASKS, key="task")
-    return task(build_model(config.model, label_map.num_classes), label_map, config, class_weights)
+    check_head(config.task, config.model)
+    model = build_model(config.model, label_map.num_classes, class_ids=label_map.ids)
+    return task(model, label_map, config, *([] if class_weights is None else [class_weights]))
 
 
 def is_first_process() -> bool:
@@ -81,7 +82,7 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         datamodule.setup("fit")
         datamodule.train_dataloader()  # says so now if the split does not fill a batch
         pl.seed_everything(config.seed, workers=True, verbose=False)
-        check_batch_norm(config.model, config.data.crop_size, config.data.batch_size)
+        check_batch_norm(config.model, config.data.crop_size or config.data.image_size, config.data.batch_size)
         config.model = resolved(config.model)
         task = build_task(config, datamodule.label_map, _class_weights(config, datamodule))
         point = _begin_run_directory(config, run_dir, console)
@@ -112,8 +113,9 @@ def evaluate(
     """Judge a checkpoint on a split of the data its configuration names, with overrides on top.
 
     Returns:
-        ``miou`` as a fraction, ``iou`` by class name (None where a class does not occur), ``pictures``, ``split``,
-        ``checkpoint``; of a split without labels only the last three.
+        The scores of the task as fractions, for segmentation ``miou`` and ``iou`` by class name, for detection
+        ``map``, ``map_50``, ... and ``map_per_class`` (None where a class does not occur); ``pictures``, ``split`` and
+        ``checkpoint``, of a split without labels these alone.
 
     Raises:
         UserError: a wrong checkpoint or override, data with other classes, or a split without labels and no
@@ -139,7 +141,7 @@ def evaluate(
             f"the split '{split}' has no labels to judge by; --save-predictions DIR writes what is predicted"
         )
     if save_predictions is not None:
-        task.on_class_maps = _writer(save_predictions, trained_on)
+        task.keep_predictions(save_predictions)
     trainer = build_trainer(config, run_dir=None, console=console, loggers=[])
     trainer.validate(task, loader, verbose=False)
     result = {"checkpoint": str(checkpoint), "split": split or config.data.val_split, "pictures": len(loader.source)}
@@ -202,6 +204,8 @@ def _class_weights(config: Config, datamodule: Any) -> list[float] | None:
     weights = config.loss.class_weights
     if weights is None:
         return None
+    if config.task != "segmentation":
+        raise UserError("only segmentation weighs its classes", key="loss.class_weights")
     if weights == "sqrt":
         return sqrt_class_weights(datamodule.class_pixel_counts(), config.loss.class_weights_cap)
     number = datamodule.label_map.num_classes
@@ -231,18 +235,6 @@ def _begin_run_directory(config: Config, run_dir: Path, console: Console) -> Res
         with atomic_write(run_dir / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))), encoding="utf-8")
     return point
-
-
-def _writer(folder: Path, label_map: LabelMap) -> Any:
-    """Writes class maps as PNGs of the data set's own ids, ``<name>.png``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    to_ids = np.array(label_map.ids, dtype=np.uint8)
-
-    def write(names: Sequence[str], class_maps: Tensor) -> None:
-        for name, indices in zip(names, class_maps.cpu().numpy(), strict=True):
-            write_png(folder / f"{name}.png", to_ids[indices])
-
-    return write
 
 
 def _summary(trainer: pl.Trainer, task: BaseTask, run_dir: Path, parameters: int, seconds: float) -> dict[str, Any]:

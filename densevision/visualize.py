@@ -1,4 +1,4 @@
-"""Pictures for people: classes drawn over a picture, legends, and rows of pictures with captions.
+"""Pictures for people: classes or boxes drawn over a picture, legends, and rows of pictures with captions.
 
 Pictures are (H, W, 3) uint8 RGB arrays, going in and coming out.
 """
@@ -16,6 +16,7 @@ from densevision.structures import LabelMap
 
 _PAPER, _INK = (255, 255, 255), (45, 45, 45)
 _HATCH_PERIOD = 8  # pixels
+DRAWN_SCORE = 0.3  # detections of lower scores are not drawn, unless asked for
 
 
 def color_map(label: np.ndarray, label_map: LabelMap) -> np.ndarray:
@@ -61,6 +62,44 @@ def draw_mask(image: np.ndarray, label: np.ndarray, label_map: LabelMap, alpha: 
     stripes = unsaid & (np.add.outer(*map(np.arange, label.shape)) % _HATCH_PERIOD < 2)
     drawn[stripes] = image[stripes] // 2 + 64
     return drawn
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray | None,
+    label_map: LabelMap,
+) -> np.ndarray:
+    """A picture with boxes in the colours of their classes, each with its name and score.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (N, 4) xyxy pixels. labels: (N,) class indices. scores: (N,) 0..1; None for true boxes.
+        label_map: the classes.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    size = int(np.clip(image.shape[1] / 60, 10, 32))
+    font, line = _font(size), max(1, size // 8)
+    order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
+    for number in order:  # the surest on top
+        color = label_map.colors[int(labels[number])]
+        x1, y1, x2, y2 = (round(float(side)) for side in boxes[number])
+        draw.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=color, width=line)
+        text = label_map.names[int(labels[number])]
+        text += "" if scores is None else f" {scores[number]:.2f}"
+        # above the box, or inside it at the picture's upper edge
+        x, y = max(0, min(x1, image.shape[1] - int(font.getlength(text)))), y1 - size - line
+        left, top, right, bottom = draw.textbbox((x + 1, y if y >= 0 else y1 + line), text, font=font)
+        draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill=color)
+        # black or white, whichever the colour's luminance leaves legible
+        ink = (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)
+        draw.text((x + 1, y if y >= 0 else y1 + line), text, fill=ink, font=font)
+    return np.asarray(canvas)
 
 
 def legend(label_map: LabelMap, width: int, present: Iterable[int] | None = None) -> np.ndarray:
@@ -147,6 +186,28 @@ def comparison(image: np.ndarray, truth: np.ndarray | None, prediction: np.ndarr
     side_by_side = grid([list(panels.values())], list(panels))
     present = set(np.unique(prediction)) | (set() if truth is None else set(np.unique(truth)))
     return _stack(side_by_side, legend(label_map, side_by_side.shape[1], present))
+
+
+def box_comparison(
+    image: np.ndarray,
+    truth: tuple[np.ndarray, np.ndarray] | None,
+    prediction: tuple[np.ndarray, np.ndarray, np.ndarray],
+    label_map: LabelMap,
+) -> np.ndarray:
+    """The picture with its true boxes beside the picture with the predicted ones.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth: boxes and labels as in :func:`draw_boxes`; None leaves its panel out.
+        prediction: boxes, labels and scores likewise.
+        label_map: the classes.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    panels = {} if truth is None else {"truth": draw_boxes(image, *truth, None, label_map)}
+    panels["prediction"] = draw_boxes(image, *prediction, label_map)
+    return grid([list(panels.values())], list(panels))
 
 
 def _outline(label: np.ndarray) -> np.ndarray:

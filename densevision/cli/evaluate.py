@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from densevision.cli import parser
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 USAGE = """\
 examples:
   evaluate runs/x/checkpoints/best.ckpt --json out.json
   evaluate runs/x/checkpoints/best.ckpt --split test --save-predictions submission
+  evaluate runs/y/checkpoints/best.ckpt --json out.json --save-predictions results.json     (a detector)
 """
 
 
@@ -20,7 +25,12 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values to change")
     arguments.add_argument("--split", help="another split than data.val_split")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    arguments.add_argument("--save-predictions", type=Path, metavar="DIR", help="write a label-id PNG a picture")
+    arguments.add_argument(
+        "--save-predictions",
+        type=Path,
+        metavar="PATH",
+        help="a folder of label-id PNGs; of a detector COCO's results file",
+    )
     options = arguments.parse_intermixed_args(argv)
 
     from rich.console import Console
@@ -38,9 +48,27 @@ def main(argv: Sequence[str]) -> int:
         console.print(table)
         miou = result["miou"]
         console.print(f"mIoU {'not defined' if miou is None else f'{100 * miou:.2f}'}", highlight=False)
+    if "map" in result:
+        _print_detection(console, result)
     if options.save_predictions:
-        console.print(f"{result['pictures']} predictions in {options.save_predictions}", highlight=False)
+        console.print(f"predictions for {result['pictures']} pictures in {options.save_predictions}", highlight=False)
     if options.json:
         write_json(options.json, result)
         console.print(f"figures in {options.json}", highlight=False)
     return 0
+
+
+def _print_detection(console: Console, result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table("class", "AP", "AP50", title=f"{result['split']}, {result['pictures']} pictures")
+    for name, value in result["map_per_class"].items():
+        table.add_row(name, _percent(value), _percent(result["map_50_per_class"][name]))
+    console.print(table)
+    figures = [(key, value) for key, value in result.items() if key.split("_")[0] in ("map", "mar")]
+    shown = "  ".join(f"{key} {_percent(value)}" for key, value in figures if not isinstance(value, dict))
+    console.print(shown, highlight=False)
+
+
+def _percent(value: float | None) -> str:
+    return "does not occur" if value is None else f"{100 * value:.2f}"

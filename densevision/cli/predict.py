@@ -15,9 +15,9 @@ examples:
   predict runs/x/checkpoints/best.ckpt street.jpg --output predictions
   predict runs/x/checkpoints/best.ckpt photos/ more/*.png --output predictions --device cuda
 
-A picture street.jpg becomes street.png, its classes drawn on it, and street_labelIds.png with the data set's class
-ids; both have the picture's own size, the first with a legend below. A file that cannot be read is reported, the
-rest goes on, and the exit status is 1.
+A segmenter makes of street.jpg street.png, its classes drawn on it with a legend below, and street_labelIds.png with
+the data set's class ids. A detector makes street.png with the surer boxes and street.json with all of them. All are in
+the picture's own pixels. A file that cannot be read is reported, the rest goes on, and the exit status is 1.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -59,6 +60,10 @@ class BaseTask(pl.LightningModule):
 
     def batch_loss(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Sum and count of the loss over one batch; two scalars."""
+        raise NotImplementedError
+
+    def keep_predictions(self, where: Path) -> None:
+        """Have the evaluations write what they predict to ``where``, in the form that the data set's judges take."""
         raise NotImplementedError
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from densevision.config.schema import Config
-from densevision.io import resize_label
+from densevision.io import resize_label, write_png
 from densevision.metrics.segmentation import ConfusionMatrix
 from densevision.segmentation.losses import SegmentationLoss
 from densevision.segmentation.segmenter import Segmenter
@@ -46,6 +47,17 @@ class SegmentationTask(BaseTask):
     def classify(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, *size) uint8 class indices, seen as the section ``evaluation`` says."""
         return see(self.model, images, size, self.model.head.align_corners, self.views)
+
+    def keep_predictions(self, where: Path) -> None:
+        """Write class maps as PNGs of the data set's own ids, ``where/<name>.png``."""
+        where.mkdir(parents=True, exist_ok=True)
+        to_ids = np.array(self.label_map.ids, dtype=np.uint8)
+
+        def write(names: Sequence[str], class_maps: Tensor) -> None:
+            for name, indices in zip(names, class_maps.cpu().numpy(), strict=True):
+                write_png(where / f"{name}.png", to_ids[indices])
+
+        self.on_class_maps = write
 
     def on_validation_epoch_start(self) -> None:
         self.confusion.reset()
