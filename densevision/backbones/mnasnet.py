@@ -1,4 +1,4 @@
-"""MnasNet-A1 (Tan et al., 2019)."""
+"""MnasNet-A1, -B1 and -Small (Tan et al., 2019)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,27 @@ MNASNET_A1 = (
     MnasRow(k=5, t=6, c=160, n=3, s=2, se=True),  # 14x14x112
     MnasRow(k=3, t=6, c=320, n=1, s=1, se=False),  # 7x7x160
 )
-STEM = 32
+# the network found without squeeze-and-excite: MnasNet-B1 (official mnasnet_models.py; the paper has its counts only)
+MNASNET_B1 = (
+    MnasRow(k=3, t=1, c=16, n=1, s=1, se=False),  # 112x112x32
+    MnasRow(k=3, t=3, c=24, n=3, s=2, se=False),  # 112x112x16
+    MnasRow(k=5, t=3, c=40, n=3, s=2, se=False),  # 56x56x24
+    MnasRow(k=5, t=6, c=80, n=3, s=2, se=False),  # 28x28x40
+    MnasRow(k=3, t=6, c=96, n=2, s=1, se=False),  # 14x14x80
+    MnasRow(k=5, t=6, c=192, n=4, s=2, se=False),  # 14x14x96
+    MnasRow(k=3, t=6, c=320, n=1, s=1, se=False),  # 7x7x192
+)
+# MnasNet-Small as the official mnasnet_models.py has it, 5 % larger than the paper counts; its stem has 8 channels
+MNASNET_SMALL = (
+    MnasRow(k=3, t=1, c=8, n=1, s=1, se=False),  # 112x112x8
+    MnasRow(k=3, t=3, c=16, n=1, s=2, se=False),  # 112x112x8
+    MnasRow(k=3, t=6, c=16, n=2, s=2, se=False),  # 56x56x16
+    MnasRow(k=5, t=6, c=32, n=4, s=2, se=True),  # 28x28x16
+    MnasRow(k=3, t=6, c=32, n=3, s=1, se=True),  # 14x14x32
+    MnasRow(k=5, t=6, c=88, n=3, s=2, se=True),  # 14x14x32
+    MnasRow(k=3, t=6, c=144, n=1, s=1, se=False),  # 7x7x88
+)
+STEM, SMALL_STEM = 32, 8
 LAST_CONV = 1280
 # official code: batch normalisation decay 0.99, epsilon 1e-3
 NORM = NormSpec(momentum=0.01, eps=1e-3)
@@ -56,37 +76,71 @@ def mnasnet_a1(
 
     Args:
         width_mult: multiplies all channel counts but the last 1x1 convolution's, rounded to multiples of 8.
-        output_stride, dilation_rule: see :func:`densevision.backbones.resolve.resolve_blocks`.
+        output_stride, dilation_rule: see :func:`densevision.backbones.resolve.place`.
         reduced_tail: None, ``segmentation`` or ``detection``; both halve the last 1x1 convolution too.
-        scale_last_conv: multiply the last 1x1 convolution's channels for widths below 1 too (SSDLite).
+        scale_last_conv: multiply the last 1x1 convolution's channels too (SSDLite).
     """
-    table = reduced(MNASNET_A1) if reduced_tail else MNASNET_A1
-    stem = make_divisible(STEM * width_mult)
+    return _mnasnet("a1", MNASNET_A1, STEM, width_mult, output_stride, reduced_tail, dilation_rule, scale_last_conv)
+
+
+def mnasnet_b1(
+    width_mult: float = 1.0,
+    output_stride: int = 32,
+    reduced_tail: str | None = None,
+    dilation_rule: str = "old",
+    scale_last_conv: bool = False,
+) -> Architecture:
+    """MnasNet-B1, resolved, which is torchvision's ``mnasnet``; the arguments are those of :func:`mnasnet_a1`."""
+    return _mnasnet("b1", MNASNET_B1, STEM, width_mult, output_stride, reduced_tail, dilation_rule, scale_last_conv)
+
+
+def mnasnet_small(
+    width_mult: float = 1.0,
+    output_stride: int = 32,
+    reduced_tail: str | None = None,
+    dilation_rule: str = "old",
+    scale_last_conv: bool = False,
+) -> Architecture:
+    """MnasNet-Small, resolved; the arguments are those of :func:`mnasnet_a1`."""
+    return _mnasnet(
+        "small", MNASNET_SMALL, SMALL_STEM, width_mult, output_stride, reduced_tail, dilation_rule, scale_last_conv
+    )
+
+
+def _mnasnet(
+    variant: str,
+    table: tuple[MnasRow, ...],
+    published_stem: int,
+    width_mult: float,
+    output_stride: int,
+    reduced_tail: str | None,
+    dilation_rule: str,
+    scale_last_conv: bool,
+) -> Architecture:
+    stem = make_divisible(published_stem * width_mult)
     blocks = resolve_blocks(
-        _one_row_a_block(table),
-        STEM,
+        _one_row_a_block(reduced(table) if reduced_tail else table, published_stem),
+        published_stem,
         stem_channels=stem,
         width_mult=width_mult,
         output_stride=output_stride,
         dilation_rule=dilation_rule,
         rules=RULES,
     )
-    scaled = make_divisible(LAST_CONV * width_mult)
-    last = (scaled if scale_last_conv else max(LAST_CONV, scaled)) // (2 if reduced_tail else 1)
+    last = make_divisible(LAST_CONV * width_mult) if scale_last_conv else LAST_CONV
     return Architecture(
-        family="mnasnet_a1",
+        family=f"mnasnet_{variant}",
         stem=ConvSpec(3, stem, kernel=3, stride=2, act="relu"),
         blocks=blocks,
-        last_conv=ConvSpec(blocks[-1].out_channels, last, kernel=1, stride=1, act="relu"),
+        last_conv=ConvSpec(blocks[-1].out_channels, last // (2 if reduced_tail else 1), kernel=1, stride=1, act="relu"),
         top="c5",
         pre_logits=0,
         norm=NORM,
     )
 
 
-def _one_row_a_block(table: tuple[MnasRow, ...]) -> tuple[Row, ...]:
+def _one_row_a_block(table: tuple[MnasRow, ...], in_channels: int) -> tuple[Row, ...]:
     rows: list[Row] = []
-    in_channels = STEM
     for row in table:
         for repeat in range(row.n):
             stride = row.s if repeat == 0 else 1

@@ -62,7 +62,7 @@ def mobilenet_v1(
 
     Args:
         width_mult: multiplies all channel counts, cut off to whole numbers.
-        output_stride, dilation_rule: see :func:`densevision.backbones.resolve.resolve_blocks`.
+        output_stride, dilation_rule: see :func:`densevision.backbones.resolve.place`.
         reduced_tail: None, ``segmentation`` or ``detection``, which are the same here.
         scale_last_conv: of no effect, as there is none.
     """

@@ -60,7 +60,7 @@ def mobilenet_v2(
     Args:
         width_mult: multiplies all other channel counts, rounded to multiples of 8; after a cut, as Table 7's
             widths 0.5 and 0.35 demand.
-        output_stride, dilation_rule: see :func:`densevision.backbones.resolve.resolve_blocks`.
+        output_stride, dilation_rule: see :func:`densevision.backbones.resolve.place`.
         reduced_tail: None, ``segmentation`` or ``detection``.
         scale_last_conv: multiply the last 1x1 convolution's channels for widths below 1 too.
     """

@@ -1,4 +1,4 @@
-"""MobileNetV3-Large and -Small (Howard et al., 2019)."""
+"""MobileNetV3-Large and -Small (Howard et al., 2019), and the minimalistic ones of its official code."""
 
 from __future__ import annotations
 
@@ -56,6 +56,14 @@ def halve_tail(rows: Sequence[Row], first: int) -> tuple[Row, ...]:
     return (*rows[:first], *(replace(row, expand=row.expand // 2, out=row.out // 2) for row in rows[first:]))
 
 
+def minimalistic(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """What every runtime does fast: kernels of 3, ReLU, no squeeze-and-excite; all widths stay.
+
+    Source: TF-slim ``mobilenet_v3.py``, ``V3_LARGE_MINIMALISTIC`` and ``V3_SMALL_MINIMALISTIC``.
+    """
+    return tuple(replace(row, kernel=3, se=False, act="relu") for row in rows)
+
+
 def mobilenet_v3_large(
     width_mult: float = 1.0,
     output_stride: int = 32,
@@ -64,7 +72,7 @@ def mobilenet_v3_large(
     scale_last_conv: bool = False,
 ) -> Architecture:
     """MobileNetV3-Large, resolved; the arguments are those of :func:`mobilenet_v3_small`."""
-    return _mobilenet_v3("large", LARGE, 960, 1280, width_mult, output_stride, reduced_tail, dilation_rule)
+    return _mobilenet_v3("large", LARGE, "hswish", width_mult, output_stride, reduced_tail, dilation_rule)
 
 
 def mobilenet_v3_small(
@@ -82,24 +90,48 @@ def mobilenet_v3_small(
     Args:
         width_mult: multiplies all channel counts, rounded to multiples of 8, except that ``pre_logits`` is never
             narrower than published.
-        output_stride, dilation_rule: see :func:`densevision.backbones.resolve.resolve_blocks`.
+        output_stride, dilation_rule: see :func:`densevision.backbones.resolve.place`.
         reduced_tail: None, ``segmentation`` (:func:`halve_tail`) or ``detection``
             (:func:`densevision.backbones.resolve.halve_outputs`); both halve the last 1x1 convolution too.
         scale_last_conv: of no effect, as V3's always scales.
     """
-    return _mobilenet_v3("small", SMALL, 576, 1024, width_mult, output_stride, reduced_tail, dilation_rule)
+    return _mobilenet_v3("small", SMALL, "hswish", width_mult, output_stride, reduced_tail, dilation_rule)
+
+
+def mobilenet_v3_large_minimalistic(
+    width_mult: float = 1.0,
+    output_stride: int = 32,
+    reduced_tail: str | None = None,
+    dilation_rule: str = "old",
+    scale_last_conv: bool = False,
+) -> Architecture:
+    """MobileNetV3-Large, :func:`minimalistic`; the arguments are those of :func:`mobilenet_v3_small`."""
+    return _mobilenet_v3("large_minimalistic", LARGE, "relu", width_mult, output_stride, reduced_tail, dilation_rule)
+
+
+def mobilenet_v3_small_minimalistic(
+    width_mult: float = 1.0,
+    output_stride: int = 32,
+    reduced_tail: str | None = None,
+    dilation_rule: str = "old",
+    scale_last_conv: bool = False,
+) -> Architecture:
+    """MobileNetV3-Small, :func:`minimalistic`; the arguments are those of :func:`mobilenet_v3_small`."""
+    return _mobilenet_v3("small_minimalistic", SMALL, "relu", width_mult, output_stride, reduced_tail, dilation_rule)
 
 
 def _mobilenet_v3(
-    size: str,
+    variant: str,
     table: tuple[Row, ...],
-    last_conv: int,
-    pre_logits: int,
+    act: str,
     width_mult: float,
     output_stride: int,
     reduced_tail: str | None,
     dilation_rule: str,
 ) -> Architecture:
+    last_conv, pre_logits = (960, 1280) if table is LARGE else (576, 1024)
+    if act == "relu":
+        table = minimalistic(table)
     if reduced_tail:
         cut = {"segmentation": halve_tail, "detection": halve_outputs}[reduced_tail]
         table = cut(table, len(table) - TAIL)
@@ -114,11 +146,11 @@ def _mobilenet_v3(
         dilation_rule=dilation_rule,
     )
     return Architecture(
-        family=f"mobilenet_v3_{size}",
-        stem=ConvSpec(3, stem, kernel=3, stride=2, act="hswish"),
+        family=f"mobilenet_v3_{variant}",
+        stem=ConvSpec(3, stem, kernel=3, stride=2, act=act),
         blocks=blocks,
         last_conv=ConvSpec(
-            blocks[-1].out_channels, make_divisible(last_conv * width_mult), kernel=1, stride=1, act="hswish"
+            blocks[-1].out_channels, make_divisible(last_conv * width_mult), kernel=1, stride=1, act=act
         ),
         top="last_conv",
         pre_logits=max(pre_logits, make_divisible(pre_logits * width_mult)),

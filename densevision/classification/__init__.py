@@ -1,5 +1,5 @@
 """Classification: the head that the backbones were published with."""
 
-from densevision.classification.classifier import ClassificationHead
+from densevision.classification.classifier import ClassificationHead, Classifier
 
-__all__ = ["ClassificationHead"]
+__all__ = ["ClassificationHead", "Classifier"]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from densevision.backbones import BACKBONES, Backbone
+from densevision.backbones import BACKBONES, Backbone, BlockSpec
+from densevision.backbones.fbnetv2 import round_channels
 from densevision.errors import UserError
 
 FEATURES = ("c1", "c2", "c3", "c4", "c5", "last_conv", "c4_expansion", "c3_depthwise", "c3_first")
@@ -21,7 +22,7 @@ def features_of(architecture):
 def test_features_have_declared_channels_and_stride(name, cut, output_stride):
     architecture = BACKBONES[name](width_mult=0.35, output_stride=output_stride, reduced_tail=cut)
     names = features_of(architecture)
-    without_last = name == "mobilenet_v1" or (name, cut) == ("mobilenet_v2", "segmentation")
+    without_last = name in ("mobilenet_v1", "mobilenext") or (name, cut) == ("mobilenet_v2", "segmentation")
     assert set(names) == set(FEATURES) - ({"last_conv"} if without_last else set())
     backbone = Backbone(architecture, names).eval()
     height, width = 64, 97
@@ -78,7 +79,11 @@ REDUCED = [
     ("mobilenet_v2", 0.5, "segmentation", [(288, 40, 0), (240, 40, 0), (240, 40, 0), (240, 80, 0)], None),
     ("mobilenet_v2", 0.35, "segmentation", [(192, 32, 0), (192, 32, 0), (192, 32, 0), (192, 56, 0)], None),
     ("mnasnet_a1", 1.0, "detection", [(672, 80, 28), (480, 80, 20), (480, 80, 20), (480, 160, 0)], 640),
+    ("mnasnet_b1", 1.0, "segmentation", [(576, 96, 0), *[(576, 96, 0)] * 3, (576, 160, 0)], 640),
     ("mobilenet_v1", 1.0, "detection", [(512, 512, 0), (512, 512, 0)], None),
+    ("mobilenet_v3_large_minimalistic", 1.0, "segmentation", [(336, 80, 0), (480, 80, 0), (480, 80, 0)], 480),
+    ("proxylessnas_mobile", 1.0, "segmentation", [(576, 96, 0), (576, 96, 0), *[(288, 96, 0)] * 2, (576, 160, 0)], 640),
+    ("fbnetv2_l1", 1.0, "detection", [(624, 96, 160), *[(272, 96, 72)] * 2, *[(472, 96, 120)] * 2], 672),
 ]
 
 
@@ -86,10 +91,37 @@ REDUCED = [
 def test_reduced_tail(name, width, cut, tail, last_conv):
     architecture = BACKBONES[name](width_mult=width, reduced_tail=cut)
     full = BACKBONES[name](width_mult=width)
-    blocks = architecture.blocks[-len(tail) :]
+    first = next(i for i, block in enumerate(full.blocks) if block != architecture.blocks[i])
+    blocks = [block for block in architecture.blocks[first:] if isinstance(block, BlockSpec)]
     assert [(block.expansion, block.out_channels, block.squeeze) for block in blocks] == tail
-    assert architecture.blocks[: -len(tail)] == full.blocks[: -len(tail)]
+    assert first == len(full.blocks) - len(architecture.blocks[first:])
     assert (architecture.last_conv and architecture.last_conv.out_channels) == last_conv
+
+
+def test_reduced_tail_of_sandglasses():
+    full, cut = BACKBONES["mobilenext"](), BACKBONES["mobilenext"](reduced_tail="segmentation")
+    tail = [(block.in_channels, block.bottleneck, block.out_channels) for block in cut.blocks[-8:]]
+    assert tail == [
+        (384, 64, 288), *[(288, 48, 288)] * 3, (288, 80, 480), *[(480, 80, 480)] * 2, (480, 112, 640)
+    ]  # fmt: skip
+    assert cut.blocks[:-8] == full.blocks[:-8]
+
+
+@pytest.mark.parametrize("multiplier", [0.5, 1 / 3, 1.0])
+def test_identity_tensor_multiplier(multiplier):
+    """Residuals add the first channels alone, and no weight changes."""
+    architecture = BACKBONES["mobilenext"](identity_tensor_multiplier=multiplier)
+    residuals = [block for block in architecture.blocks if block.residual_channels]
+    assert len(residuals) == 2 + 2 + 3 + 3 + 2
+    assert {block.residual_channels / block.out_channels for block in residuals} == {multiplier}
+    full, ours = (Backbone(a, ("c5",)).state_dict() for a in (BACKBONES["mobilenext"](), architecture))
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in full.items()}
+
+
+def test_expansions_of_fbnetv2_are_rounded_half_up():
+    """V2 would make 40 of 5.4566 x 8 = 43.65; FBNetV2 takes 48, as 40 is less than 0.95 of it."""
+    assert [round_channels(value) for value in (3, 12, 20.0, 43.65, 365.48)] == [8, 16, 24, 48, 368]
+    assert [block.expansion for block in BACKBONES["fbnetv2_f1"]().blocks[1:4]] == [48, 112, 128]
 
 
 @pytest.mark.parametrize(
@@ -99,12 +131,20 @@ def test_reduced_tail(name, width, cut, tail, last_conv):
         ("mobilenet_v1", 0.35, 89, 179, None, 0),
         ("mnasnet_a1", 1.0, 120, 672, 1280, 0),
         ("mnasnet_a1", 0.35, 48, 240, 1280, 0),
+        ("mnasnet_a1", 1.4, 168, 960, 1280, 0),
+        ("mnasnet_b1", 1.0, 120, 576, 1280, 0),
+        ("mnasnet_small", 1.0, 96, 192, 1280, 0),
         ("mobilenet_v2", 1.0, 192, 576, 1280, 0),
         ("mobilenet_v2", 0.35, 96, 192, 1280, 0),
         ("mobilenet_v2", 1.4, 288, 816, 1792, 0),
         ("mobilenet_v3_large", 1.0, 120, 672, 960, 1280),
         ("mobilenet_v3_large", 0.75, 96, 528, 720, 1280),
         ("mobilenet_v3_small", 1.0, 88, 288, 576, 1024),
+        ("mobilenet_v3_small_minimalistic", 1.0, 88, 288, 576, 1024),
+        ("mobilenext", 1.0, 192, 384, None, 0),
+        ("mobilenext", 0.5, 96, 192, None, 0),
+        ("proxylessnas_mobile", 1.0, 120, 576, 1280, 0),
+        ("fbnetv2_f1", 1.0, 144, 368, 1344, 1600),
     ],
 )
 def test_taps_and_tail_widths(name, width, c3_depthwise, c4_expansion, last_conv, pre_logits):
@@ -144,6 +184,7 @@ def test_last_conv_scales_on_demand(name, width, channels):
         ("mobilenet_v2", 0.003),
         ("mobilenet_v3_large", 0.003),
         ("mobilenet_v3_small", 0.003),
+        ("proxylessnas_mobile", 0.1),
     ],
 )
 def test_published_initialisation_and_normalisation(name, momentum):
