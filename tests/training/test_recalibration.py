@@ -84,3 +84,27 @@ def test_more_batches_than_the_split_holds_are_one_pass(tmp_path):
     many, _ = run(tmp_path, "many", "trainer.bn_recalibration=1000")
     for name, value in few["state_dict"].items():
         assert torch.equal(value, many["state_dict"][name]), name
+
+
+def test_on_real_streets_statistics_do_not_lie(test_data, tmp_path):
+    """The published momenta in a short run: the same training, judged by old statistics and by new ones."""
+    small = ["model.backbone.name=mobilenet_v3_small", "data.image_size=[88,120]", "data.crop_size=[88,120]"]
+    published = ["model.backbone.norm.momentum=0.003", "model.head.norm.momentum=0.0003"]
+    short = [
+        "trainer.max_steps=60",
+        "trainer.val_every=60",
+        "trainer.checkpoint_every=59",
+        "trainer.bn_recalibration=0",
+    ]
+    words = [*small, *published, *short, "data.num_workers=0", "data.photometric=0", "wandb.mode=disabled"]
+    words = ["train", "finetune/lraspp_v3_camvid", f"data.root={test_data / 'camvid_cityscapes'}", *words]
+
+    def judged(name, *more):
+        assert main([*words, f"output_dir={tmp_path / name}", *more]) == 0
+        return json.loads((tmp_path / name / "summary.json").read_text())["evaluation"]["miou"]
+
+    old = judged("old")
+    before = tmp_path / "old" / "checkpoints" / "previous.ckpt"  # of step 59
+    new = judged("new", f"trainer.resume={before}", "trainer.bn_recalibration=15")
+    assert old < 0.05
+    assert new > 0.12
