@@ -88,7 +88,7 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path} is empty (0 bytes)")
     try:
         with _without_garbage_collection():
-            return json.loads(text)
+            return json.loads(text, object_hook=_without_outline)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path} is not whole json: {error.msg} at character {error.pos} of {len(error.doc)} (line {error.lineno})"
@@ -97,6 +97,12 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path} is not COCO's format: it is nested too deeply") from None
     except ValueError as error:  # bytes that are no text, numbers too long for Python
         raise UserError(f"{path} is not json: {error}") from error
+
+
+def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
+    """Boxes are all that is wanted, and outlines most of the file: kept till its end they take gigabytes."""
+    entry.pop("segmentation", None)
+    return entry
 
 
 @contextmanager
