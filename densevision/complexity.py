@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
-from densevision.backbones import BlockSpec, ConvSpec
+from densevision.backbones import Block, BlockSpec, ConvSpec, SandGlassSpec
+from densevision.classification import Classifier
 from densevision.detection.ssdlite import SSDLite
 from densevision.segmentation.segmenter import Segmenter
 
@@ -48,14 +49,15 @@ def measure(model: nn.Module, image_size: tuple[int, int], dense: bool = True) -
     Args:
         model: a network on (1, 3, H, W) pictures; it is copied to the meta device, not changed.
         image_size: (H, W).
-        dense: whether logits (1, K, h, w) are resized to the picture; a detector's outputs are not.
+        dense: whether logits (1, K, h, w) are resized to the picture; other outputs are not.
     """
     meta = copy.deepcopy(model).to("meta").eval()
     images = torch.empty(1, 3, *image_size, dtype=torch.uint8, device="meta")
     root = type(model).__name__
     with torch.no_grad(), FlopCounterMode(display=False) as convs, _ElementwiseCounter() as elementwise:
         output = meta(images)
-    resized = output.shape[1] * image_size[0] * image_size[1] if dense and isinstance(output, Tensor) else 0
+    is_map = dense and isinstance(output, Tensor) and output.ndim == 4
+    resized = output.shape[1] * image_size[0] * image_size[1] if is_map else 0
     by_module: dict[str, tuple[int, int]] = {}
     for name, flops in convs.get_flop_counts().items():
         if name == "Global":
@@ -111,8 +113,8 @@ class Layer:
     """A row of a model's table, in the columns of the MobileNetV3 paper.
 
     name: the module's qualified name. input: (height, width, channels) read. operator: what it is. expansion: channels
-    of the depthwise convolution. squeeze: channels inside squeeze-and-excite, 0 without. feature: the names under
-    which something of it is read by the head.
+    of the depthwise convolution, in a sandglass those between its 1x1 convolutions. squeeze: channels inside
+    squeeze-and-excite, 0 without. feature: the names under which something of it is read by the head.
     """
 
     name: str
@@ -130,7 +132,7 @@ class Layer:
     paper_madds: int
 
 
-def layers(model: Segmenter | SSDLite, image_size: tuple[int, int], complexity: Complexity) -> list[Layer]:
+def layers(model: Segmenter | SSDLite | Classifier, image_size: tuple[int, int], complexity: Complexity) -> list[Layer]:
     """The table of a model: stem, blocks, last convolution, and the parts of the head.
 
     Args:
@@ -143,24 +145,24 @@ def layers(model: Segmenter | SSDLite, image_size: tuple[int, int], complexity: 
     features: dict[int, list[str]] = {}
     for name, info in backbone.feature_info.items():
         features.setdefault(info.layer, []).append(name)
-    parts: list[tuple[str, int | None, BlockSpec | ConvSpec | nn.Conv2d]] = [("backbone.stem", -1, architecture.stem)]
+    parts: list[tuple[str, int | None, Block | ConvSpec]] = [("backbone.stem", -1, architecture.stem)]
     built = architecture.blocks[: len(backbone.blocks)]
     parts += [(f"backbone.blocks.{i}", i, spec) for i, spec in enumerate(built)]
     if backbone.last_conv is not None and architecture.last_conv is not None:
         parts.append(("backbone.last_conv", len(architecture.blocks), architecture.last_conv))
-    parts += [(name, None, conv) for name, conv in _single_convs("head", model.head)]
+    parts += [(name, None, spec) for name, spec in _single_convs("head", model.head)]
     sizes = _input_sizes(model, image_size, [name for name, _, _ in parts])
     return [
         Layer(
             name=name,
             input=(*sizes[name], spec.in_channels),
             operator=_operator(spec),
-            expansion=spec.expansion if isinstance(spec, BlockSpec) else None,
+            expansion=_inner_channels(spec),
             out=spec.out_channels,
             squeeze=spec.squeeze if isinstance(spec, BlockSpec) else 0,
-            act=_activation(model.get_submodule(name)) if isinstance(spec, nn.Conv2d) else spec.act,
-            stride=spec.stride[0] if isinstance(spec, nn.Conv2d) else spec.stride,
-            dilation=spec.dilation if isinstance(spec, BlockSpec) else 1,
+            act=spec.act,
+            stride=spec.stride,
+            dilation=1 if isinstance(spec, ConvSpec) else spec.dilation,
             feature=" ".join(features.get(index, [])) if index is not None else "",
             params=sum(p.numel() for p in model.get_submodule(name).parameters() if p.requires_grad),
             conv_madds=complexity.by_module[name][0],
@@ -170,19 +172,29 @@ def layers(model: Segmenter | SSDLite, image_size: tuple[int, int], complexity: 
     ]
 
 
-def _single_convs(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
+def _single_convs(name: str, module: nn.Module) -> Iterator[tuple[str, ConvSpec]]:
     """The outermost modules with one convolution each: its normalisation, activation or gate belong to it."""
-    convs = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-    if len(convs) == 1:
-        yield name, convs[0]
-    elif convs:
+    convs = [part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    if len(convs) > 1:
         for child_name, child in module.named_children():
             yield from _single_convs(f"{name}.{child_name}", child)
+    elif convs:
+        (conv,), act = convs, _activation(module)
+        if isinstance(conv, nn.Linear):
+            yield name, ConvSpec(conv.in_features, conv.out_features, kernel=1, stride=1, act=act)
+        else:
+            yield name, ConvSpec(conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0], act)
 
 
-def _operator(spec: BlockSpec | ConvSpec | nn.Conv2d) -> str:
-    kernel = spec.kernel_size[0] if isinstance(spec, nn.Conv2d) else spec.kernel
-    return f"{'bneck' if isinstance(spec, BlockSpec) else 'conv2d'} {kernel}x{kernel}"
+def _operator(spec: Block | ConvSpec) -> str:
+    name = {BlockSpec: "bneck", SandGlassSpec: "sandglass"}.get(type(spec), "conv2d")
+    return f"{name} {spec.kernel}x{spec.kernel}"
+
+
+def _inner_channels(spec: Block | ConvSpec) -> int | None:
+    if isinstance(spec, SandGlassSpec):
+        return spec.bottleneck
+    return spec.expansion if isinstance(spec, BlockSpec) else None
 
 
 def _activation(module: nn.Module) -> str:
@@ -197,7 +209,8 @@ def _input_sizes(model: nn.Module, image_size: tuple[int, int], names: list[str]
 
     def reader(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def read(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            sizes[name] = (args[0].shape[2], args[0].shape[3])
+            height, width = args[0].shape[2:] or (1, 1)  # what a linear layer reads is pooled
+            sizes[name] = (height, width)
 
         return read
 

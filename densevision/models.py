@@ -11,6 +11,7 @@ from torch import nn
 
 from densevision.backbones import BACKBONES, Architecture, Backbone
 from densevision.backbones.pretrained import Pretrained, for_classes, load_backbone, load_whole, read_pretrained
+from densevision.classification import ClassificationHead, Classifier
 from densevision.config import load_config
 from densevision.config.lookup import lookup
 from densevision.config.schema import BackboneConfig, Config, HeadConfig, ModelConfig, NormConfig
@@ -23,7 +24,7 @@ from densevision.segmentation import heads
 from densevision.segmentation.segmenter import Segmenter
 
 # formats whose classes are known without the files; COCO's published heads count its ids, 1 to 90 with gaps
-FIXED_NUM_CLASSES = {"cityscapes": 19, "voc": 21, "coco": 90}
+FIXED_NUM_CLASSES = {"cityscapes": 19, "voc": 21, "coco": 90, "imagenet": 1000}
 
 
 def _raspp(model: ModelConfig, architecture: Architecture, num_classes: int) -> tuple[nn.Module, tuple[str, ...]]:
@@ -80,12 +81,31 @@ def _ssdlite(model: ModelConfig, architecture: Architecture, num_classes: int) -
     return head, features
 
 
+def _classifier(model: ModelConfig, architecture: Architecture, num_classes: int) -> tuple[nn.Module, tuple[str, ...]]:
+    # families without a last 1x1 pool their last block
+    feature = "last_conv" if architecture.last_conv else "c5"
+    head = ClassificationHead(
+        in_channels=architecture.feature_info[feature].channels,
+        num_classes=num_classes,
+        pre_logits=architecture.pre_logits,
+        dropout=model.head.dropout,
+        act=architecture.last_conv.act if architecture.last_conv else "relu",
+        bias=architecture.pre_logits_bias,
+    )
+    return head, (feature,)
+
+
 # each takes the model's configuration, the network and the class count, and returns the head and the features it reads
 HeadBuilder = Callable[[ModelConfig, Architecture, int], tuple[nn.Module, tuple[str, ...]]]
 SEGMENTATION_HEADS: dict[str, HeadBuilder] = {"raspp": _raspp, "lraspp": _lraspp}
 DETECTION_HEADS: dict[str, HeadBuilder] = {"ssdlite": _ssdlite}
-HEADS = {**SEGMENTATION_HEADS, **DETECTION_HEADS}
-_TASK_HEADS = {"segmentation": SEGMENTATION_HEADS, "detection": DETECTION_HEADS}
+CLASSIFICATION_HEADS: dict[str, HeadBuilder] = {"classifier": _classifier}
+HEADS = {**SEGMENTATION_HEADS, **DETECTION_HEADS, **CLASSIFICATION_HEADS}
+_TASK_HEADS = {
+    "segmentation": SEGMENTATION_HEADS,
+    "detection": DETECTION_HEADS,
+    "classification": CLASSIFICATION_HEADS,
+}
 _HEAD_NORMS = {"ssdlite": ssdlite.NORM}  # the others': heads.NORM
 
 
@@ -121,8 +141,9 @@ def build_model(
             classes than ``num_classes``, their columns are the ids, as COCO's are, and those of the classes are taken.
 
     Returns:
-        for images (B, 3, H, W), uint8 or float 0..255, a :class:`Segmenter`, -> logits (B, num_classes, h, w), or a
-        :class:`densevision.detection.ssdlite.SSDLite`, -> class_logits and box_deltas.
+        for images (B, 3, H, W), uint8 or float 0..255, a :class:`Segmenter`, -> logits (B, num_classes, h, w), a
+        :class:`densevision.detection.ssdlite.SSDLite`, -> class_logits and box_deltas, or a :class:`Classifier`,
+        -> logits (B, num_classes).
 
     Raises:
         UserError: an unknown name, or weights that do not fit; carries the configuration key.
@@ -134,10 +155,12 @@ def build_model(
     norm = _norm(model.backbone.norm, architecture.norm)
     assert model.preprocess is not None
     preprocess = Preprocess(model.preprocess)
-    network: Segmenter | ssdlite.SSDLite
+    network: Segmenter | ssdlite.SSDLite | Classifier
     if isinstance(head, ssdlite.SSDLiteHead):
         backbone = Backbone(architecture, features, norm=norm, init_std=ssdlite.INIT_STD)
         network = ssdlite.SSDLite(preprocess, backbone, head, features, anchor_shapes(model.head))
+    elif isinstance(head, ClassificationHead):
+        network = Classifier(preprocess, Backbone(architecture, features, norm=norm), head, *features)
     else:
         assert isinstance(head, heads.RASPPHead | heads.LRASPPHead)
         network = Segmenter(preprocess, Backbone(architecture, features, norm=norm), head, features)
@@ -150,16 +173,25 @@ def build_architecture(backbone: BackboneConfig) -> Architecture:
     """The resolved table of a backbone.
 
     Raises:
-        UserError: no such backbone.
+        UserError: no such backbone, or one without the residuals that a key is about.
     """
     family = lookup("backbone", backbone.name, BACKBONES, key="model.backbone.name")
     cut = "segmentation" if backbone.reduced_tail is True else backbone.reduced_tail or None
+    special = {}
+    if backbone.identity_tensor_multiplier != 1:
+        if backbone.name != "mobilenext":
+            raise UserError(
+                f"{backbone.name} adds whole tensors; only mobilenext has partial residuals",
+                key="model.backbone.identity_tensor_multiplier",
+            )
+        special["identity_tensor_multiplier"] = backbone.identity_tensor_multiplier
     return family(
         width_mult=backbone.width_mult,
         output_stride=backbone.output_stride,
         reduced_tail=cut,
         dilation_rule=backbone.dilation_rule,
         scale_last_conv=backbone.scale_last_conv,
+        **special,
     )
 
 
@@ -170,6 +202,16 @@ def anchor_shapes(head: HeadConfig) -> Shapes:
         UserError: an unknown name, or lists that do not fit the maps.
     """
     return shapes_from_config(head.anchors, maps=2 + len(head.extras))
+
+
+def anchor_strides(model: ModelConfig) -> list[int]:
+    """Pixels a cell of each of an SSDLite head's maps, without building the network.
+
+    Raises:
+        UserError: no such backbone.
+    """
+    strides = {name: info.stride for name, info in build_architecture(model.backbone).feature_info.items()}
+    return [strides["c4_expansion"], *(strides["c5"] * 2**number for number in range(1 + len(model.head.extras)))]
 
 
 def build_postprocess(head: HeadConfig) -> Postprocess:
@@ -268,7 +310,7 @@ def _read_weights(model: ModelConfig) -> Pretrained | None:
     return None
 
 
-def _load(network: Segmenter | ssdlite.SSDLite, model: ModelConfig, weights: Pretrained) -> None:
+def _load(network: Segmenter | ssdlite.SSDLite | Classifier, model: ModelConfig, weights: Pretrained) -> None:
     key = "model.pretrained" if model.pretrained is not None else "model.backbone.pretrained"
     try:
         if model.pretrained is not None:

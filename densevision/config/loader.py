@@ -152,7 +152,8 @@ def _merge(layers: Sequence[tuple[str, dict[str, Any]]], name: str) -> LoadedCon
     with loaded.blaming_origin():
         _check_values(config, "")
     if config.model.backbone.reduced_tail is True:
-        config.model.backbone.reduced_tail = config.task
+        # classification has no cut of its own
+        config.model.backbone.reduced_tail = "detection" if config.task == "detection" else "segmentation"
     return loaded
 
 

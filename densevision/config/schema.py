@@ -52,6 +52,7 @@ class BackboneConfig:
     dilation_rule: str = choice("old", "new")
     # V2 and MnasNet at widths below 1: whether the last 1x1 is narrower too (SSDLite) or as published (ImageNet)
     scale_last_conv: bool = False
+    identity_tensor_multiplier: float = number(1.0, 0.0, 1.0)  # MobileNeXt: share of the channels that residuals add
     # path of a state dict (torchvision's or timm's names) or of a checkpoint; torchvision | timm downloads
     pretrained: str | None = None
     norm: NormConfig = field(default_factory=NormConfig)
@@ -68,7 +69,7 @@ class HeadConfig:
     gate: str = choice("hard_sigmoid", "sigmoid")
     gate_bias: bool = True
     align_corners: bool = True
-    dropout: float = number(0.1, 0.0, 1.0)  # R-ASPP only
+    dropout: float = number(0.1, 0.0, 1.0)  # before the last layer; R-ASPP and classifier
     # SSDLite: channels of the maps behind the backbone's two, at width 1
     extras: list[int] = field(default_factory=lambda: [512, 256, 256, 128])
     # ssdlite (as published) | torchvision | for each map a list of [width, height], in fractions of the shorter side
