@@ -109,6 +109,28 @@ def from_torchvision_ssdlite(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return from_torchvision(renamed)
 
 
+def from_torchvision_mnasnet(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``mnasnet0_5`` .. ``mnasnet1_3`` (MnasNet-B1) under our names; what is not understood stays as it is.
+
+    ``layers`` are a flat sequence: the stem, the first block's depthwise and projection, the stacks of blocks, and the
+    last 1x1 convolution; each convolution is followed by its normalisation and, but for projections, an activation.
+    """
+    prefixes = {"classifier.1": "head.fc"}
+    parts = {0: "stem", 3: "blocks.0.depthwise", 6: "blocks.0.project", 14: "last_conv"}
+    for number, own in parts.items():
+        prefixes |= _conv_norm("layers", number, f"backbone.{own}")
+    blocks = _grouped(state, r"layers\.(\d+)\.(\d+)\.layers\.(.+)")
+    for index, (stack, block) in enumerate(sorted(blocks, key=lambda place: (int(place[0]), int(place[1])))):
+        for number, part in ((0, "expand"), (3, "depthwise"), (6, "project")):
+            sequence = f"layers.{stack}.{block}.layers"
+            prefixes |= _conv_norm(sequence, number, f"backbone.blocks.{index + 1}.{part}")
+    return _renamed(state, prefixes)
+
+
+def _conv_norm(sequence: str, number: int, own: str) -> dict[str, str]:
+    return {f"{sequence}.{number}": f"{own}.conv", f"{sequence}.{number + 1}": f"{own}.norm"}
+
+
 def select_classes(state: dict[str, Tensor], columns: Sequence[int], known: int) -> dict[str, Tensor]:
     """A detector's weights for some of the ``known`` columns of its class logits, in the order given."""
     chosen = dict(state)
@@ -120,7 +142,7 @@ def select_classes(state: dict[str, Tensor], columns: Sequence[int], known: int)
 
 
 def from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``mobilenetv1_*``, ``_v2_*``, ``_v3_*`` and ``semnasnet_*`` (MnasNet-A1) under our names.
+    """``mobilenetv1_*``, ``_v2_*``, ``_v3_*``, ``semnasnet_*`` (MnasNet-A1) and ``mnasnet_*`` under our names.
 
     What is not understood stays as it is.
     """

