@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,26 +16,26 @@ _SMALL, _MEDIUM = 32**2, 96**2  # COCO's bounds of small and medium areas
 class BoxReport:
     """The N boxes of a split that can be learnt from.
 
-    sides: (N, 2) float32 (width, height) pixels. pictures: (N, 2) float64 (width, height) of each box's picture.
-    counts: (I,) int64 boxes of each picture. crowds: annotations that are crowds, in none of these.
+    boxes: (N, 4) float32 xyxy pixels. pictures: (N, 2) float64 (width, height) of each box's picture. counts: (I,)
+    int64 boxes of each picture. crowds: annotations that are crowds, in none of these.
     """
 
-    sides: np.ndarray
+    boxes: np.ndarray
     pictures: np.ndarray
     counts: np.ndarray
     crowds: int
 
-    @property
-    def relative(self) -> np.ndarray:
-        """(N, 2) float64: width and height as shares of the picture's."""
-        return self.sides / self.pictures
+    def at(self, image_size: Sequence[int]) -> np.ndarray:
+        """(N, 4) float64 xyxy once all pictures are resized to (height, width)."""
+        return self.boxes / np.tile(self.pictures, 2) * [image_size[1], image_size[0], image_size[1], image_size[0]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for json."""
-        areas = self.sides.prod(axis=1)
-        scale = np.sqrt(self.relative.prod(axis=1))
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        areas = sides.prod(axis=1)
+        scale = np.sqrt((sides / self.pictures).prod(axis=1))
         return {
-            "boxes": len(self.sides),
+            "boxes": len(sides),
             "crowds": self.crowds,
             "small": int((areas < _SMALL).sum()),
             "medium": int(((areas >= _SMALL) & (areas < _MEDIUM)).sum()),
@@ -43,7 +43,7 @@ class BoxReport:
             "per_picture": {"mean": _mean(self.counts), "most": int(self.counts.max(initial=0))},
             # the square root of a box's share of its picture, and its width over its height
             "scale_percentiles": _percentiles(scale),
-            "aspect_percentiles": _percentiles(self.sides[:, 0] / self.sides[:, 1]),
+            "aspect_percentiles": _percentiles(sides[:, 0] / sides[:, 1]),
         }
 
     def lines(self) -> Iterator[str]:

@@ -202,7 +202,7 @@ class DetectionDataset(Dataset[DetectionSample]):
         boxes, keep = usable_boxes(annotations.boxes, annotations.crowd, heights, widths)
         counts = np.diff(np.concatenate([[0], np.cumsum(keep)])[annotations.starts])
         pictures = np.stack([widths, heights], axis=1)[keep]
-        return BoxReport(boxes[keep, 2:] - boxes[keep, :2], pictures, counts, int(annotations.crowd.sum()))
+        return BoxReport(boxes[keep], pictures, counts, int(annotations.crowd.sum()))
 
     def _sizes(self, looked_at: np.ndarray) -> np.ndarray:
         """(I, 2) int64 (height, width): as stored for the pictures that are looked at, else as annotated."""

@@ -102,6 +102,14 @@ def draw_boxes(
     return np.asarray(canvas)
 
 
+def draw_outlines(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, label_map: LabelMap) -> np.ndarray:
+    """A picture with many boxes as thin lines in the colours of their classes; arguments as in :func:`draw_boxes`."""
+    drawn = np.ascontiguousarray(image).copy()
+    for box, label in zip(np.rint(boxes).astype(int), labels.tolist(), strict=True):
+        cv2.rectangle(drawn, box[:2].tolist(), box[2:].tolist(), label_map.colors[label], 1, cv2.LINE_AA)
+    return drawn
+
+
 def legend(label_map: LabelMap, width: int, present: Iterable[int] | None = None) -> np.ndarray:
     """Colour patches with the names of the classes, in as many rows as they need.
 

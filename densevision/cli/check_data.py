@@ -13,6 +13,7 @@ USAGE = """\
 examples:
   check_data lraspp_v3_cityscapes data.root=/data/cityscapes
   check_data configs/lraspp_v3_cityscapes.yaml --json report.json
+  check_data ssdlite_v3_coco data.root=/data/mine     also proposes anchors for the boxes
 
 Reads every file of the training and the validation split. Exit status 0: training can start; 1: it cannot.
 """
@@ -33,10 +34,47 @@ def main(argv: Sequence[str]) -> int:
 
     with loaded.blaming_origin():
         report = build_datamodule(loaded.config).check(_progress)
+        boxes = report.splits["train"].boxes
+        anchors = None if boxes is None else _anchor_fit(loaded.config, boxes)
     if options.json:
-        write_json(options.json, report.to_dict())
-    print("\n".join(report.lines()))
+        write_json(options.json, report.to_dict() | ({} if anchors is None else {"anchors": anchors}))
+    lines = list(report.lines())
+    print("\n".join(lines[:-1] + ([] if anchors is None else _anchor_lines(anchors)) + lines[-1:]))
     return 0 if report.can_train else 1
+
+
+def _anchor_fit(config: Any, boxes: Any) -> dict[str, Any] | None:
+    """The share of the training boxes that the configured anchors can match, by map, and that fitted ones could."""
+    from densevision.detection.anchor_fit import fit_anchors, matchable_shares
+    from densevision.models import DETECTION_HEADS, anchor_shapes, anchor_strides
+
+    if config.model.head.name not in DETECTION_HEADS or not len(boxes.boxes):
+        return None
+    size, least = (config.data.image_size[0], config.data.image_size[1]), config.loss.match_iou
+    strides, seen = anchor_strides(config.model), boxes.at(size)
+    configured = anchor_shapes(config.model.head)
+    fitted = [[(round(w, 4), round(h, 4)) for w, h in shapes] for shapes in fit_anchors(seen, size, strides)]
+    by_map, any_map = matchable_shares(seen, size, configured, strides, least)
+    fitted_by_map, fitted_any = matchable_shares(seen, size, fitted, strides, least)
+    return {
+        "match_iou": least,
+        "strides": strides,
+        "configured": {"by_map": by_map, "any": any_map},
+        "fitted": {"by_map": fitted_by_map, "any": fitted_any, "anchors": fitted},
+    }
+
+
+def _anchor_lines(anchors: dict[str, Any]) -> list[str]:
+    lines = [f"training boxes that overlap an anchor by {anchors['match_iou']:g} or more, in percent:"]
+    lines.append(f"{'':12}" + "".join(f" stride {stride:<4}" for stride in anchors["strides"]) + " any")
+    for name in ("configured", "fitted"):
+        shares = [*anchors[name]["by_map"], anchors[name]["any"]]
+        lines.append(f"{name:12}" + "".join(f" {100 * share:<10.1f} " for share in shares).rstrip())
+    pairs = [
+        ", ".join(f"[{width:g}, {height:g}]" for width, height in shapes) for shapes in anchors["fitted"]["anchors"]
+    ]
+    lines += ["anchors fitted to these boxes, for the configuration:", "model:", "  head:", "    anchors:"]
+    return [*lines, *(f"      - [{shapes}]" for shapes in pairs), ""]
 
 
 def _progress(items: Iterable[Any], total: int, split: str) -> Iterable[Any]:

@@ -284,7 +284,11 @@ def pycocotools_tables(truth: DetectionTruth, rows: np.ndarray, label_map: Label
 
 def _class_indices(truth: DetectionTruth, label_map: LabelMap) -> np.ndarray:
     order = np.argsort(label_map.ids)
-    return order[np.searchsorted(np.asarray(label_map.ids)[order], truth.category_ids)]
+    ids = np.asarray(label_map.ids)[order]
+    places = np.minimum(np.searchsorted(ids, truth.category_ids), len(ids) - 1)
+    if (ids[places] != truth.category_ids).any():
+        raise ValueError("the annotations have categories that are none of the classes")
+    return order[places]
 
 
 def _warn(message: str) -> None:

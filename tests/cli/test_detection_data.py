@@ -1,0 +1,87 @@
+"""check_data and show_batch on data with boxes, as a user calls them."""
+
+import json
+
+import pytest
+import yaml
+
+from densevision.cli import main
+from densevision.io import read_image
+from tests.trees import write_coco_tree
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for split in ("train2017", "val2017"):
+        write_coco_tree(tmp_path, split)
+    return tmp_path
+
+
+def command(verb, root, *words):
+    return main([verb, "ssdlite_v3_coco", f"data.root={root}", "data.batch_size=2", *map(str, words)])
+
+
+def test_boxes_classes_and_anchors_are_described(tree, tmp_path, capsys):
+    assert command("check_data", tree, "--json", tmp_path / "report.json") == 0
+    out, err = capsys.readouterr()
+    assert "train: 4 pictures in split 'train' (height x width: 4 of 40x60)" in out
+    assert "5 boxes (1.2 a picture, at most 3) and 1 crowds; stored areas: 100 % small" in out
+    assert "train: note: 1 pictures without a box, which teach what is background" in out
+    assert "nothing is wrong" in out
+    assert err == ""
+    report = json.loads((tmp_path / "report.json").read_text())
+    train = report["splits"]["train"]
+    assert train["boxes"]["boxes"] == 5 == sum(kind["count"] for kind in train["classes"].values())
+    assert report["anchors"]["fitted"]["any"] >= report["anchors"]["configured"]["any"]
+    # what is proposed can be pasted into a configuration
+    proposed = yaml.safe_load(out[out.index("model:\n") : out.index("\n\nnothing is wrong")])
+    assert proposed["model"]["head"]["anchors"] == report["anchors"]["fitted"]["anchors"]
+
+
+def test_the_proposed_anchors_are_taken_and_match_as_said(tree, tmp_path, capsys):
+    command("check_data", tree, "--json", tmp_path / "first.json")
+    fitted = json.loads((tmp_path / "first.json").read_text())["anchors"]["fitted"]
+    keys = f"model.head.anchors={json.dumps(fitted['anchors'])}"
+    assert command("check_data", tree, keys, "--json", tmp_path / "second.json") == 0
+    configured = json.loads((tmp_path / "second.json").read_text())["anchors"]["configured"]
+    assert configured["by_map"] == pytest.approx(fitted["by_map"])
+
+
+def test_what_is_wrong_with_boxes_and_pictures_is_told_at_once(tree, tmp_path, capsys):
+    content = write_coco_tree(tree)
+    content["annotations"][0]["bbox"][2] = 0
+    (tree / "annotations/instances_train2017.json").write_text(json.dumps(content))
+    (tree / "train2017/001.png").unlink()
+    (tree / "train2017/003.png").write_bytes(b"<html>")
+    (tree / "annotations/instances_val2017.json").write_text("{")
+    assert command("check_data", tree) == 1
+    out = capsys.readouterr().out
+    for said in (
+        f"train: error: {tree}/train2017/001.png does not exist",
+        f"train: error: {tree}/train2017/003.png is not an image",
+        "train: note: 1 of 6 boxes: less than a pixel wide or high, left out of training (annotation ids 1)",
+        f"val: error: {tree}/annotations/instances_val2017.json is not whole json",
+        "errors: 3; training cannot start",
+    ):
+        assert said in out
+
+
+def test_no_boxes_are_no_reason_to_fail(tree, capsys):
+    write_coco_tree(tree, annotations=[])
+    assert command("check_data", tree) == 0
+    assert "train: note: 0 boxes to learn from" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("word", "panels"), [([], 2), (["--anchors"], 3)])
+def test_a_batch_is_drawn_with_its_boxes_and_their_anchors(tree, tmp_path, capsys, word, panels):
+    sizes = ["data.image_size=[64,80]", "data.augment=none", "--count", 1]
+    assert command("show_batch", tree, *sizes, *word, "--output", tmp_path / "grid.png") == 0
+    drawn = read_image(tmp_path / "grid.png")
+    assert panels * 80 <= drawn.shape[1] < (panels + 1) * 80
+    assert "1 training pictures" in capsys.readouterr().out
+
+
+def test_anchors_are_a_detectors(tmp_path, capsys):
+    words = ["show_batch", "lraspp_v3_cityscapes", "--anchors", "--output", str(tmp_path / "grid.png")]
+    assert main(words) == 1
+    assert "the task is segmentation" in capsys.readouterr().err
