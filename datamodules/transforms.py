@@ -1,13 +1,14 @@
 """From a stored picture to what the model is shown.
 
-Geometry is ours and crops first: scale, place and mirroring are drawn, then one warp fetches just the window that
-is wanted. It samples the points that resizing the whole picture and cropping would, so the outcome is the same
-(labels exactly, pictures within one grey level) at a fraction of the work. Colour is albumentations', reseeded
-for every sample: left alone it repeats itself in every worker and every epoch.
+Geometry is ours and crops first: scale, place and mirroring are drawn, then just the window that is wanted is
+fetched. It samples the points that resizing the whole picture and cropping would, so the outcome is the same (labels
+exactly, pictures within a grey level) at a fraction of the work. Colour is albumentations', reseeded for every sample:
+left alone it repeats itself in every worker and every epoch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from datamodules.stored_picture import Picture, whole
 from densevision.io import resize_image, resize_label
 from densevision.structures import IGNORE_INDEX
 
+_PRECISION = 1 / 64  # of a pixel
+_REACH = 128  # pixels of the scaled picture
 FILL = 127  # what lies outside a picture: about 0 once the model has normalised it
 
 
@@ -76,21 +79,48 @@ def warp_image(image: Picture, window: Window) -> np.ndarray:
     if image.shape[:2] == window.scaled:
         fetched = image[top : top + height, left : left + width]  # what the warp would give, without the work
         return _placed((fetched[:, ::-1] if window.flip else fetched).copy(), inside, window, FILL)
-    ratio_y, ratio_x = image.shape[0] / window.scaled[0], image.shape[1] / window.scaled[1]
-    first_y, first_x = (top + 0.5) * ratio_y - 0.5, (left + 0.5) * ratio_x - 0.5
+    ratio_y, ratio_x = (scaled / side for scaled, side in zip(window.scaled, image.shape, strict=False))
+    aligned_y, aligned_x = _aligned(top, ratio_y), _aligned(left, ratio_x)
+    if aligned_y is None or aligned_x is None:
+        fetched = _warped(image, (top, left), (height, width), (1 / ratio_y, 1 / ratio_x))
+    else:
+        (above, y), (before, x) = aligned_y, aligned_x
+        # a little further than the window, for the neighbours of its last pixels
+        bottom, right = y + int((above + height + 1) / ratio_y) + 3, x + int((before + width + 1) / ratio_x) + 3
+        resized = cv2.resize(image[y:bottom, x:right], None, fx=ratio_x, fy=ratio_y, interpolation=cv2.INTER_LINEAR)
+        fetched = resized[above : above + height, before : before + width]
+    return _placed(cv2.flip(fetched, 1) if window.flip else np.ascontiguousarray(fetched), inside, window, FILL)
+
+
+def _aligned(first: int, ratio: float) -> tuple[int, int] | None:
+    """The nearest place up to ``first`` in a scaled side that lies between two pixels of the stored side too.
+
+    From such a place on, resizing a part samples the points that resizing the whole side does, at a third of the work
+    of a warp. Some scales (1.001) have no such place near; None then.
+
+    Returns:
+        How far before ``first`` it is, and where in the stored side.
+    """
+    margin = max(0, math.ceil(ratio / 2 - 0.5))  # a part's first pixels have no neighbours to look at
+    steps = np.arange(min(first, margin), min(first, margin + _REACH) + 1)
+    exact = (first - steps) / ratio
+    near = np.flatnonzero(np.abs(exact - np.rint(exact)) <= min(_PRECISION, 0.25 / ratio))
+    return (int(steps[near[0]]), int(np.rint(exact[near[0]]))) if near.size else None
+
+
+def _warped(image: Picture, start: tuple[int, int], size: tuple[int, int], step: tuple[float, float]) -> np.ndarray:
+    """The window of ``size`` from ``start`` on, each (y, x) of the scaled picture, ``step`` stored pixels each."""
+    first_y, first_x = ((place + 0.5) * pixels - 0.5 for place, pixels in zip(start, step, strict=True))
     # the part of the source that bilinear sampling touches, so that the warp need not look at more
     y, x = max(0, int(first_y) - 1), max(0, int(first_x) - 1)
-    part = image[y : int(first_y + ratio_y * height) + 3, x : int(first_x + ratio_x * width) + 3]
-    if window.flip:
-        first_x, ratio_x = first_x + ratio_x * (width - 1), -ratio_x
-    fetched = cv2.warpAffine(
+    part = image[y : int(first_y + step[0] * size[0]) + 3, x : int(first_x + step[1] * size[1]) + 3]
+    return cv2.warpAffine(
         part,
-        np.array([[ratio_x, 0, first_x - x], [0, ratio_y, first_y - y]]),
-        (width, height),
+        np.array([[step[1], 0, first_x - x], [0, step[0], first_y - y]]),
+        (size[1], size[0]),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,  # as resizing does at the picture's own edge
     )
-    return _placed(fetched, inside, window, FILL)
 
 
 def warp_label(label: Picture, window: Window) -> np.ndarray:

@@ -52,6 +52,24 @@ def test_one_warp_equals_resize_then_crop(picture, label, crop, flip):
     assert (differences <= 2).mean() >= 0.999
 
 
+def test_any_scale_and_place_samples_the_same_points(picture):
+    means, near = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        height, width = (int(rng.integers(1, side)) for side in SIZE)
+        part, scale = picture[:height, :width], float(np.exp(rng.uniform(-3, 3)))
+        crop = [int(side) for side in rng.integers(1, 200, 2)]
+        window = draw_window(rng, (height, width), crop, (scale, scale), flip=0.5)
+        image, wanted = warp_image(part, window), resize_then_crop(part, window, cv2.INTER_LINEAR, FILL)
+        assert image.shape == wanted.shape
+        difference = np.abs(image.astype(int) - wanted)
+        means.append(difference.mean())
+        near.append((difference <= 3).mean())
+    assert max(means) <= 0.5
+    assert np.mean(means) <= 0.2
+    assert min(near) >= 0.98
+
+
 def test_without_scale_and_crop_a_sample_is_the_picture_itself(picture, label):
     image, classes = TrainTransform()(picture, label, np.random.default_rng(0))
     assert np.array_equal(image, picture)
