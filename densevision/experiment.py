@@ -134,7 +134,9 @@ def evaluate(
             f"{checkpoint} was trained on the classes {', '.join(trained_on.names)}; the data set "
             f"'{config.data.name}' has {', '.join(datamodule.label_map.names)}"
         )
-    task = lookup("task", config.task, TASKS)(model_from_checkpoint(stored, str(checkpoint)), trained_on, config)
+    task = lookup("task", config.task, TASKS)(
+        model_from_checkpoint(stored, str(checkpoint)), datamodule.label_map, config
+    )
     labelled = loader.source.has_labels
     if not labelled and save_predictions is None:
         raise UserError(
