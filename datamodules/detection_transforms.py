@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+import cv2
 import numpy as np
 
 from datamodules.photometric import distort
@@ -194,9 +196,9 @@ class DetectionTrainTransform:
         picture = visible if visible.shape[:2] == self.image_size else _placed(visible, place, self.image_size)
         boxes, labels = _mapped(boxes[crop.keep], labels[crop.keep], mapping, place)
         if rng.random() < self.flip:
-            picture, boxes = picture[:, ::-1], _mirrored(boxes, 0, self.image_size[1])
+            picture, boxes = cv2.flip(picture, 1), _mirrored(boxes, 0, self.image_size[1])
         if rng.random() < self.vertical_flip:
-            picture, boxes = picture[::-1], _mirrored(boxes, 1, self.image_size[0])
+            picture, boxes = cv2.flip(picture, 0), _mirrored(boxes, 1, self.image_size[0])
         return np.ascontiguousarray(picture), boxes, labels
 
 
@@ -235,10 +237,15 @@ def _visible(
 
 def _placed(visible: np.ndarray, place: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
     x1, y1, x2, y2 = place
-    placed = np.empty((*size, 3), np.uint8)
-    placed[:] = SSD_FILL
+    placed = _empty_canvas(size).copy()
     placed[y1:y2, x1:x2] = visible
     return placed
+
+
+@lru_cache(maxsize=1)
+def _empty_canvas(size: tuple[int, int]) -> np.ndarray:
+    """(*size, 3) uint8 of SSD_FILL; filling it costs more than all boxes do."""
+    return np.full((*size, 3), SSD_FILL, np.uint8)
 
 
 def _mapped(
