@@ -150,7 +150,8 @@ def layers(model: Segmenter | SSDLite | Classifier, image_size: tuple[int, int],
     parts += [(f"backbone.blocks.{i}", i, spec) for i, spec in enumerate(built)]
     if backbone.last_conv is not None and architecture.last_conv is not None:
         parts.append(("backbone.last_conv", len(architecture.blocks), architecture.last_conv))
-    parts += [(name, None, spec) for name, spec in _single_convs("head", model.head)]
+    for child_name, child in model.head.named_children():
+        parts += [(name, None, spec) for name, spec in _single_convs(f"head.{child_name}", child)]
     sizes = _input_sizes(model, image_size, [name for name, _, _ in parts])
     return [
         Layer(
