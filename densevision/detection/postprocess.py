@@ -54,7 +54,7 @@ class Postprocess:
         nms_iou: of two boxes of a class that overlap more than this, the better stays.
         max_detections: a picture.
         candidates_per_class: only so many enter suppression; None for all.
-        clip_before_nms: cut the boxes to the picture before suppression.
+        clip_before_nms: cut the boxes to the picture before suppression; what is empty then stays, as in torchvision.
     """
 
     score: str = "sigmoid"
@@ -87,9 +87,10 @@ class Postprocess:
             some = (ranking, deltas) if len(pending) == len(ranking) else (ranking[index], deltas[index])
             best = self._best(*some, anchors, image_size, count)
             valid = best.scores > self.score_threshold
-            kept = self._survivors(best, valid)
+            # one launch for all pictures; on the CPU comparing across pictures would cost time
+            kept = self._survivors(best, valid, together=valid.is_cuda)
             boxes = _clip(best.boxes, image_size)
-            kept &= _has_area(boxes)
+            kept &= self._inside(boxes)
             kept &= kept.cumsum(1) <= self.max_detections
             exhausted = count >= entries
             finished = (~valid[:, -1] | (kept.sum(1) == self.max_detections)).tolist()
@@ -129,7 +130,7 @@ class Postprocess:
             alive = alive & ~row & (places != first)
         index, valid = torch.cat(picks, 1), torch.cat(found, 1)
         boxes = _clip(best.boxes, image_size).gather(1, index[..., None].expand(-1, -1, 4))
-        valid = valid & _has_area(boxes)
+        valid = valid & self._inside(boxes)
         # the valid ones first, in their order
         order = (~valid).to(torch.uint8).sort(dim=1, stable=True).indices
         index, valid = index.gather(1, order), valid.gather(1, order)
@@ -169,13 +170,18 @@ class Postprocess:
         rank = torch.arange(labels.shape[1], device=labels.device) - torch.searchsorted(labels, labels)
         return valid & (torch.empty_like(rank).scatter_(1, order, rank) < self.candidates_per_class)
 
-    def _survivors(self, best: _Candidates, valid: Tensor) -> Tensor:
-        """(B, M) bool: the candidates that suppression leaves."""
+    def _inside(self, boxes: Tensor) -> Tensor:
+        """(..., ) bool: the clipped boxes that may be detections."""
+        not_empty = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+        return torch.ones_like(not_empty) if self.clip_before_nms else not_empty
+
+    def _survivors(self, best: _Candidates, valid: Tensor, together: bool) -> Tensor:
+        """(B, M) bool: the candidates that suppression leaves, of one picture after the other or of all together."""
         allowed = self._allowed(best, valid)
         # classes side by side never overlap; in float64 the distance costs the overlaps no digit
         boxes, scores, groups = best.boxes.double(), best.scores.double(), best.labels
         span = boxes.amax() - boxes.amin() + 1
-        if boxes.is_cuda:  # one launch for all pictures; on the CPU comparing across pictures would cost time
+        if together:
             groups = groups + torch.arange(len(groups), device=groups.device)[:, None] * (groups.amax() + 1)
             boxes, scores, groups, allowed = (x.flatten(0, 1)[None] for x in (boxes, scores, groups, allowed))
         boxes = boxes + (groups * span)[..., None]
@@ -191,7 +197,3 @@ def _clip(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     height, width = image_size
     x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
     return torch.stack([x, y], dim=-1).flatten(-2)
-
-
-def _has_area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
