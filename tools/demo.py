@@ -13,59 +13,81 @@ from rich.console import Console
 
 from densevision.cli import forget_tools_folder
 
-CONFIG = "configs/lraspp_v3_cityscapes.yaml"
 DATA = Path("data/demo")
-RUN = Path("runs/demo_segmentation")
 DRAW = ["--output", str(DATA), "--train", "400", "--val", "60", "--size", "256", "512", "--seed", "0"]
 
-# The published recipe is for 90 000 steps of whole streets; a few minutes need small pictures, a faster optimiser
-# and batch-norm statistics that follow it (the published momentum averages over hundreds of steps).
-OVERRIDES = [
+# The published recipes are for tens of thousands of steps of whole streets; a few minutes need small pictures, a faster
+# optimiser, and batch-norm statistics that follow it (the published momentum averages over hundreds of steps).
+SHORT = [
     f"data.root={DATA}",
-    f"output_dir={RUN}",
-    "data.image_size=[128,256]",
-    "data.crop_size=[128,256]",
-    "data.scale_range=[0.75,1.5]",
-    "data.scale_step=0",
     "data.batch_size=8",
-    "data.eval_batch_size=4",
     "data.num_workers=1",
     "model.backbone.norm.momentum=0.1",
     "model.head.norm.momentum=0.1",
     "optim.name=adamw",
-    "optim.lr=3e-3",
     "optim.weight_decay=1e-4",
     "optim.schedule=one_cycle",
-    "loss.class_weights=sqrt",
     "trainer.max_steps=300",
     "trainer.val_every=100",
     "wandb.mode=offline",
 ]
+SEGMENTATION = [
+    *SHORT,
+    "output_dir=runs/demo_segmentation",
+    "data.image_size=[128,256]",
+    "data.crop_size=[128,256]",
+    "data.scale_range=[0.75,1.5]",
+    "data.scale_step=0",
+    "data.eval_batch_size=4",
+    "optim.lr=3e-3",
+    "loss.class_weights=sqrt",
+]
+DETECTION = [
+    *SHORT,
+    "output_dir=runs/demo_detection",
+    "data.train_images=leftImg8bit/train",
+    "data.train_annotations=annotations/instances_train.json",
+    "data.val_images=leftImg8bit/val",
+    "data.val_annotations=annotations/instances_val.json",
+    "data.image_size=[160,320]",
+    "data.augment=none",
+    "optim.lr=2e-3",
+    "optim.clip_norm=10",
+]
+CONFIGS = {"segmentation": "configs/lraspp_v3_cityscapes.yaml", "detection": "configs/ssdlite_v3_coco.yaml"}
 
 
-def segmentation(console: Console) -> int:
-    """The command of the README on demo data; the mIoU beside that of a map which never looks at the picture."""
-    scores = RUN / "scores.json"
-    for tool, words in (
+def demo(task: str, console: Console) -> int:
+    """The commands of the README on demo data, each shown before it runs; then what came out."""
+    run = Path(f"runs/demo_{task}")
+    scores = run / "scores.json"
+    overrides = SEGMENTATION if task == "segmentation" else DETECTION
+    commands = [
         ("make_demo_data.py", DRAW),
-        ("train.py", [CONFIG, *OVERRIDES, "trainer.resume=never"]),
-        ("evaluate.py", [str(RUN / "checkpoints/best.ckpt"), "--json", str(scores)]),
-    ):
+        *([("make_demo_coco.py", [str(DATA)])] if task == "detection" else []),
+        ("train.py", [CONFIGS[task], *overrides, "trainer.resume=never"]),
+        ("evaluate.py", [str(run / "checkpoints/best.ckpt"), "--json", str(scores)]),
+    ]
+    for tool, words in commands:
         console.rule(tool)
         console.print(f"python tools/{tool} {shlex.join(words)}", highlight=False, soft_wrap=True)
         if status := subprocess.run([sys.executable, Path(__file__).with_name(tool), *words]).returncode:
             return status
-    miou = json.loads(scores.read_text())["miou"]
-    picture = max((RUN / "pictures").glob("*.png"))
+    result = json.loads(scores.read_text())
+    if task == "segmentation":
+        said = (
+            f"mIoU {100 * result['miou']:.1f} on scenes from other seeds; the most frequent class at each position "
+            f"would get {100 * position_prior_miou():.1f}"
+        )
+    else:
+        said = f"AP {100 * result['map']:.1f}, AP50 {100 * result['map_50']:.1f} on scenes from other seeds"
     console.rule("demo")
-    console.print(
-        f"mIoU {100 * miou:.1f} on scenes from other seeds; the most frequent class at each position would get "
-        f"{100 * position_prior_miou():.1f}\n"
-        f"run directory  {RUN}\n"
-        f"picture        {picture}  (scene, truth, prediction)",
-        highlight=False,
-        soft_wrap=True,
-    )
+    for line in (
+        said,
+        f"run directory  {run}",
+        f"picture        {max((run / 'pictures').glob('*.png'))}  (truth beside prediction)",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -78,7 +100,7 @@ def position_prior_miou() -> float:
     from densevision.experiment import build_datamodule
     from densevision.metrics.segmentation import ConfusionMatrix
 
-    datamodule = build_datamodule(load_config(CONFIG, OVERRIDES).config)
+    datamodule = build_datamodule(load_config(CONFIGS["segmentation"], SEGMENTATION).config)
     datamodule.setup("fit")
     train, val = datamodule.train_dataset, datamodule.val_dataset
     classes = np.arange(datamodule.label_map.num_classes)[:, None, None]
@@ -90,13 +112,10 @@ def position_prior_miou() -> float:
     return confusion.compute().miou
 
 
-TASKS = {"segmentation": segmentation}
-
-
 def main(argv: list[str]) -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("task", choices=sorted(TASKS))
-    return TASKS[arguments.parse_args(argv).task](Console())
+    arguments.add_argument("task", choices=sorted(CONFIGS))
+    return demo(arguments.parse_args(argv).task, Console())
 
 
 if __name__ == "__main__":
