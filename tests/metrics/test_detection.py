@@ -183,3 +183,13 @@ def test_processes_give_what_one_gives(tmp_path, world):
         written = [tmp_path / f"{world}_{pictures}_{rank}.json" for rank in range(world)]
         assert [file.exists() for file in written] == [True] + [False] * (world - 1)
         assert written[0].read_bytes() == (tmp_path / "alone.json").read_bytes()
+
+
+@pytest.mark.gpu
+def test_rows_cross_nccl_unchanged(tmp_path):
+    torch.distributed.init_process_group("nccl", f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        for rows in (np.arange(6.0).reshape(2, 3), np.empty((0, 3))):
+            np.testing.assert_array_equal(rows_of_processes(rows), rows)
+    finally:
+        torch.distributed.destroy_process_group()
