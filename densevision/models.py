@@ -164,6 +164,8 @@ def build_model(
     else:
         assert isinstance(head, heads.RASPPHead | heads.LRASPPHead)
         network = Segmenter(preprocess, Backbone(architecture, features, norm=norm), head, features)
+    if model.backbone.zero_init_residual:
+        network.backbone.start_residuals_at_identity()
     if weights:
         _load(network, model, for_classes(weights, num_classes, class_ids))
     return network

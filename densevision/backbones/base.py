@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from densevision.config.lookup import lookup
+from densevision.errors import UserError
 from densevision.layers import ConvNormAct, InvertedResidual, NormSpec, Pointwise, SandGlass, truncated_normal_
 from densevision.layers.blocks import TAPS
 
@@ -243,6 +244,25 @@ class Backbone(nn.Module):
             self.last_conv = ConvNormAct(final.in_channels, final.out_channels, final.kernel, act=final.act, norm=norm)
         for module in self.modules():
             _initialise(module, init_std)
+
+    def start_residuals_at_identity(self) -> None:
+        """Let each inverted residual with a skip begin as the skip alone: its last normalisation scales by 0.
+
+        From scratch the network then learns faster in its first hundreds of steps. Source: Goyal et al., Accurate,
+        Large Minibatch SGD (2017), 5.1.
+
+        Raises:
+            UserError: no block has such a skip.
+        """
+        blocks = [block for block in self.blocks if isinstance(block, InvertedResidual) and block.residual]
+        blocks = [block for block in blocks if block.until == "output"]
+        if not blocks:
+            raise UserError(
+                f"{self.architecture.family} has no inverted residuals with a skip",
+                key="model.backbone.zero_init_residual",
+            )
+        for block in blocks:
+            nn.init.zeros_(block.project.norm.weight)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

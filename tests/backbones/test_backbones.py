@@ -195,3 +195,16 @@ def test_published_initialisation_and_normalisation(name, momentum):
     assert weights.std().item() == pytest.approx(0.09 * 0.8796, rel=0.01)  # of a normal cut at two deviations
     norms = {(m.momentum, m.eps) for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)}
     assert norms == {(momentum, 1e-3)}
+
+
+def test_residuals_can_begin_as_the_identity():
+    backbone = Backbone(BACKBONES["mobilenet_v2"](), ("c5",))
+    backbone.start_residuals_at_identity()
+    for block, spec in zip(backbone.blocks, backbone.architecture.blocks, strict=False):
+        x = torch.randn(1, spec.in_channels, 8, 8)
+        assert torch.equal(block.eval()(x), x) == spec.residual
+
+
+def test_blocks_without_a_skip_cannot():
+    with pytest.raises(UserError, match="no inverted residuals"):
+        Backbone(BACKBONES["mobilenet_v1"](), ("c5",)).start_residuals_at_identity()
