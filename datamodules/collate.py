@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
 from densevision.errors import UserError
 from densevision.structures import DetectionBatch, DetectionSample, SegmentationBatch, SegmentationSample
+
+
+def planes(picture: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) in memory of its own; far quicker than stacking permuted pictures."""
+    separated = np.empty((3, *picture.shape[:2]), np.uint8)
+    cv2.split(picture, list(separated))
+    return torch.from_numpy(separated)
 
 
 def collate_segmentation(samples: Sequence[SegmentationSample]) -> SegmentationBatch:

@@ -20,7 +20,7 @@ from datamodules.annotations import Annotations, box_notes, usable_boxes
 from datamodules.base import DataModule
 from datamodules.box_report import BoxReport
 from datamodules.check import ItemReport, Progress, SplitReport
-from datamodules.collate import collate_detection
+from datamodules.collate import collate_detection, planes
 from datamodules.detection_transforms import DetectionEvalTransform, DetectionTrainTransform
 from datamodules.packed import PackedStrings
 from datamodules.samplers import sample_rng
@@ -91,7 +91,7 @@ class DetectionDataset(Dataset[DetectionSample]):
         else:
             picture, boxes, labels = self.transform(image, boxes, labels, sample_rng(self.seed, key.epoch, key.index))
         sample = DetectionSample(
-            image=torch.from_numpy(picture).permute(2, 0, 1),
+            image=planes(picture),
             name=self.annotations.files[key.index],
             image_id=int(self.annotations.image_ids[key.index]),
             size=size,

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datamodules.check import ItemReport
+from datamodules.collate import planes
 from datamodules.packed import PackedStrings
 from datamodules.samplers import sample_rng
 from datamodules.store import Shelf, Store
@@ -112,7 +113,7 @@ class SegmentationDataset(Dataset[SegmentationSample]):
             if label is None:
                 raise _missing([pair], 1)
             picture, indices = self.transform(image, label, sample_rng(self.seed, key.epoch, key.index))
-        sample = SegmentationSample(image=torch.from_numpy(picture).permute(2, 0, 1), name=pair.name, size=size)
+        sample = SegmentationSample(image=planes(picture), name=pair.name, size=size)
         if indices is not None:
             sample["label"] = torch.from_numpy(indices)
         return sample
