@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from densevision.structures import IGNORE_INDEX, LabelMap
-from densevision.visualize import color_map, comparison, draw_mask, grid, legend, overlay
+from densevision.visualize import box_comparison, color_map, comparison, draw_boxes, draw_mask, grid, legend, overlay
 
 LABELS = LabelMap(
     ids=(7, 11, 26), names=("road", "building", "a car"), colors=((128, 64, 128), (70, 70, 70), (0, 0, 142))
@@ -84,3 +84,31 @@ def test_an_overlay_holds_the_mask_above_its_legend():
     result = overlay(GREY, label, LABELS)
     np.testing.assert_array_equal(result[:20, :30], draw_mask(GREY, label, LABELS))
     assert len(result) > 20
+
+
+BOXES = np.array([[2.0, 14, 12, 19], [4, 12, 29, 18]], np.float32)
+
+
+def test_boxes_have_their_classes_colours_and_the_surest_lies_on_top():
+    picture = np.full((200, 300, 3), 100, np.uint8)
+    boxes, labels = BOXES * 10, np.array([0, 2])
+    for scores, top in ((np.array([0.9, 0.4]), 0), (np.array([0.4, 0.9]), 2), (None, 2)):
+        drawn = draw_boxes(picture, boxes, labels, scores, LABELS)
+        assert drawn.shape == picture.shape
+        assert drawn[140, 40].tolist() == list(LABELS.colors[top])  # the edges of both boxes cross there
+        assert drawn[160, 60].tolist() == [100, 100, 100], "the inside stays"
+    assert (picture == 100).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (12, 8), (900, 1600)])
+def test_boxes_anywhere_on_pictures_of_any_size(size):
+    boxes = np.array([[-5, -5, 3, 3], [size[1] - 1, size[0] - 1, size[1] + 9, size[0] + 9], [4, 4, 2, 2]], np.float32)
+    picture = np.zeros((*size, 3), np.uint8)
+    assert draw_boxes(picture, boxes, np.array([0, 1, 2]), np.array([0.5, 0.5, 0.1]), LABELS).shape == picture.shape
+    assert np.array_equal(draw_boxes(picture, boxes[:0], np.zeros(0, int), None, LABELS), picture)
+
+
+def test_true_boxes_stand_beside_the_found_ones():
+    truth, found = (BOXES, np.array([0, 1])), (BOXES[:1], np.array([0]), np.array([0.7]))
+    assert box_comparison(GREY, truth, found, LABELS).shape[1] > 2 * GREY.shape[1]
+    assert box_comparison(GREY, None, found, LABELS).shape[1] < 2 * GREY.shape[1]
