@@ -108,7 +108,12 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
 
 
 def evaluate(
-    checkpoint: Path, overrides: Sequence[str], split: str | None, save_predictions: Path | None, console: Console
+    checkpoint: Path,
+    overrides: Sequence[str],
+    split: str | None,
+    save_predictions: Path | None,
+    console: Console,
+    report: Path | None = None,
 ) -> dict[str, Any]:
     """Judge a checkpoint on a split of the data its configuration names, with overrides on top.
 
@@ -118,8 +123,8 @@ def evaluate(
         ``checkpoint``, of a split without labels these alone.
 
     Raises:
-        UserError: a wrong checkpoint or override, data with other classes, or a split without labels and no
-            ``save_predictions``.
+        UserError: a wrong checkpoint or override, data with other classes, a split without labels and no
+            ``save_predictions``, or a ``report`` (a folder for people to read) of anything but labelled segmentation.
     """
     quiet_libraries()
     stored = read_densevision_checkpoint(checkpoint)
@@ -134,9 +139,9 @@ def evaluate(
             f"{checkpoint} was trained on the classes {', '.join(trained_on.names)}; the data set "
             f"'{config.data.name}' has {', '.join(datamodule.label_map.names)}"
         )
-    task = lookup("task", config.task, TASKS)(
-        model_from_checkpoint(stored, str(checkpoint)), datamodule.label_map, config
-    )
+    model = model_from_checkpoint(stored, str(checkpoint))
+    with loaded.blaming_origin():
+        task = lookup("task", config.task, TASKS)(model, datamodule.label_map, config)
     labelled = loader.source.has_labels
     if not labelled and save_predictions is None:
         raise UserError(
@@ -144,9 +149,17 @@ def evaluate(
         )
     if save_predictions is not None:
         task.keep_predictions(save_predictions)
+    if report is not None:
+        if not isinstance(task, SegmentationTask) or not labelled:
+            raise UserError("a report is written of segmentation on a split with labels")
+        task.picture_scores = {}
     trainer = build_trainer(config, run_dir=None, console=console, loggers=[])
     trainer.validate(task, loader, verbose=False)
     result = {"checkpoint": str(checkpoint), "split": split or config.data.val_split, "pictures": len(loader.source)}
+    if report is not None and trainer.is_global_zero:
+        assert isinstance(task, SegmentationTask)
+        title = f"{checkpoint} on the {result['pictures']} pictures of {result['split']}"
+        task.write_report(report, loader.source, title)
     return {**result, **task.report} if labelled else result
 
 

@@ -218,6 +218,45 @@ def box_comparison(
     return grid([list(panels.values())], list(panels))
 
 
+def confusion_picture(counts: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """A confusion matrix as a picture: each row, a true class, shaded by where its pixels went, in percent.
+
+    Args:
+        counts: (K, C) pixels, truth by prediction; a row without pixels stays white.
+        names: the C predictions, the first K of them the classes; a prediction that was never made and is no class is
+            left out.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    if not counts[:, len(counts) :].any():
+        counts, names = counts[:, : len(counts)], names[: len(counts)]
+    cell, font = 36, _font(14)
+    margin = int(max(font.getlength(name) for name in names)) + 16
+    rows, columns = counts.shape
+    canvas = Image.new("RGB", (margin + columns * cell + 8, margin + rows * cell + 8), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for column, name in enumerate(names):
+        upright = Image.new("RGB", (margin, cell), _PAPER)
+        ImageDraw.Draw(upright).text((8, cell / 2), name, fill=_INK, font=font, anchor="lm")
+        canvas.paste(upright.rotate(90, expand=True), (margin + column * cell, 0))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    for row in range(rows):
+        top = margin + row * cell
+        draw.text((margin - 8, top + cell / 2), names[row], fill=_INK, font=font, anchor="rm")
+        for column, share in enumerate(shares[row]):
+            left = margin + column * cell
+            # blue for what was found, red for what was missed
+            far = np.array((25, 95, 170) if row == column else (190, 50, 40))
+            shade = tuple(int(value) for value in 255 + (far - 255) * share**0.5)
+            draw.rectangle((left, top, left + cell - 2, top + cell - 2), fill=shade)
+            if share >= 0.005:
+                ink = _PAPER if share > 0.3 else _INK
+                place = (left + cell / 2 - 1, top + cell / 2 - 1)
+                draw.text(place, f"{100 * share:.0f}", fill=ink, font=font, anchor="mm")
+    return np.asarray(canvas)
+
+
 def _outline(label: np.ndarray) -> np.ndarray:
     """(H, W) bool: pixels whose right or lower neighbour is of another class."""
     edges = np.zeros(label.shape, bool)

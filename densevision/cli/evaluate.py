@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 USAGE = """\
 examples:
   evaluate runs/x/checkpoints/best.ckpt --json out.json
+  evaluate runs/x/checkpoints/best.ckpt --report report evaluation.flip=true evaluation.scales=[0.75,1,1.25]
   evaluate runs/x/checkpoints/best.ckpt --split test --save-predictions submission
   evaluate runs/y/checkpoints/best.ckpt --json out.json --save-predictions results.json     (a detector)
 """
@@ -31,6 +32,9 @@ def main(argv: Sequence[str]) -> int:
         metavar="PATH",
         help="a folder of label-id PNGs; of a detector COCO's results file",
     )
+    arguments.add_argument(
+        "--report", type=Path, metavar="DIR", help="write a table of the classes, the confusions and the worst pictures"
+    )
     options = arguments.parse_intermixed_args(argv)
 
     from rich.console import Console
@@ -40,7 +44,9 @@ def main(argv: Sequence[str]) -> int:
     from densevision.io import write_json
 
     console = Console()
-    result = evaluate(options.checkpoint, options.overrides, options.split, options.save_predictions, console)
+    result = evaluate(
+        options.checkpoint, options.overrides, options.split, options.save_predictions, console, options.report
+    )
     if "iou" in result:
         table = Table("class", "IoU", title=f"{result['split']}, {result['pictures']} pictures")
         for name, iou in result["iou"].items():
@@ -52,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
         _print_detection(console, result)
     if options.save_predictions:
         console.print(f"predictions for {result['pictures']} pictures in {options.save_predictions}", highlight=False)
+    if options.report:
+        console.print(f"report in {options.report / 'report.md'}", highlight=False)
     if options.json:
         write_json(options.json, result)
         console.print(f"figures in {options.json}", highlight=False)

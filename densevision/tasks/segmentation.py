@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from densevision.config.schema import Config
 from densevision.io import resize_label, write_png
-from densevision.metrics.segmentation import ConfusionMatrix
+from densevision.metrics.segmentation import ConfusionMatrix, SegmentationScores
 from densevision.segmentation.losses import SegmentationLoss
 from densevision.segmentation.segmenter import Segmenter
 from densevision.segmentation.views import see, views_from_config
-from densevision.structures import LabelMap, SegmentationBatch, SegmentationSample
+from densevision.structures import LabelMap, SampleKey, SegmentationBatch, SegmentationSample
 from densevision.tasks.base import BaseTask
+from densevision.tasks.segmentation_report import write_report
 from densevision.visualize import comparison
+
+_WORST = 12  # pictures of a report
 
 
 class SegmentationTask(BaseTask):
@@ -25,6 +31,8 @@ class SegmentationTask(BaseTask):
     Attributes:
         on_class_maps: called in evaluation with the names of a batch's pictures and their class maps, (B, H, W)
             uint8 at the size of the labels, or of the stored pictures where there are none.
+        scores: the latest evaluation's.
+        picture_scores: name -> mIoU of every picture of the latest evaluation; None unless a report is to be written.
     """
 
     monitor = "miou"
@@ -37,6 +45,8 @@ class SegmentationTask(BaseTask):
         super().__init__(model, loss, label_map, config)
         self.views = views_from_config(config.evaluation, config.data.crop_size)
         self.confusion = ConfusionMatrix(label_map.names)
+        self.scores: SegmentationScores | None = None
+        self.picture_scores: dict[str, float] | None = None
         self.on_class_maps: Callable[[Sequence[str], Tensor], None] | None = None
 
     def batch_loss(self, batch: SegmentationBatch) -> tuple[Tensor, Tensor]:
@@ -68,17 +78,44 @@ class SegmentationTask(BaseTask):
         predicted = self.classify(batch["images"], size)
         if labels is not None:
             self.confusion.update(predicted, labels)
+            if self.picture_scores is not None:
+                for name, one, truth in zip(batch["names"], predicted, labels, strict=True):
+                    matrix = ConfusionMatrix(self.label_map.names)
+                    matrix.update(one[None], truth[None])
+                    self.picture_scores[name] = matrix.compute(all_processes=False).miou
         if self.on_class_maps is not None:
             self.on_class_maps(batch["names"], predicted)
 
     def on_validation_epoch_end(self) -> None:
-        scores = self.confusion.compute()
+        scores = self.scores = self.confusion.compute()
+        if self.picture_scores is not None and dist.is_available() and dist.is_initialized():
+            everyones: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(everyones, self.picture_scores)
+            self.picture_scores = {name: score for some in everyones for name, score in some.items()}
         self.report = scores.to_dict()
         self.evaluation = {
             "miou": scores.miou,
             "pixel_accuracy": scores.pixel_accuracy,
             **{f"iou/{name}": iou for name, iou in scores.iou.items()},
         }
+
+    def write_report(self, folder: Path, source: Any, title: str) -> None:
+        """Write what :func:`densevision.tasks.segmentation_report.write_report` says, after an evaluation.
+
+        Args:
+            folder: where to.
+            source: the data set that was judged on; the worst pictures are read from it again.
+            title: one line.
+        """
+        assert self.scores is not None
+        assert self.picture_scores is not None
+        by_score = sorted(self.picture_scores.items(), key=lambda item: (item[1], item[0]))
+        index = {pair.name: number for number, pair in enumerate(source.pairs)}
+        worst = []
+        with torch.inference_mode():
+            for name, score in by_score[:_WORST]:
+                worst.append((name, score, self.draw_prediction(source[SampleKey(0, index[name])])))
+        write_report(folder, self.scores, worst, title)
 
     def draw_prediction(self, sample: SegmentationSample) -> np.ndarray:
         """The sample's picture, truth and prediction side by side: (h, w, 3) uint8 RGB."""
