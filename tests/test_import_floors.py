@@ -18,7 +18,7 @@ FLOORS = [
     {"latency"},
     {"training"},
     {"tasks"},
-    {"inference", "paper_tables", "compare", "search"},
+    {"inference", "paper_tables", "paper_classifiers", "compare", "search"},
     {"experiment"},
     {"cli"},
 ]

@@ -1,11 +1,16 @@
-"""All published figures of Tables 6, 7 and 8 of the MobileNetV3 paper, and the command that prints them."""
+"""All published figures of MobileNetV3's Tables 6, 7 and 8 and of the classifiers, and the command that prints them."""
 
+import contextlib
 import dataclasses
+import io
 import json
+from pathlib import Path
 
 import pytest
 
 from densevision.cli import run
+from densevision.cli.paper_report import COMMAND
+from densevision.paper_classifiers import CLASSIFIERS, compare_classifier
 from densevision.paper_tables import TABLE_6, TABLE_7, TABLE_8, compare
 
 # our own counts to the unit, so that no change of a table or head goes unseen
@@ -62,20 +67,89 @@ def test_a_row_out_of_tolerance_is_seen():
         assert len(compare(dataclasses.replace(row, **wrong)).problems) == 1
 
 
-def test_paper_command(tmp_path, capsys, monkeypatch):
-    file = tmp_path / "paper.json"
-    assert run("profile", ["--paper", "--json", str(file)]) == 0
-    printed = capsys.readouterr().out
-    assert "30 of 30 rows in tolerance" in printed
-    rows = json.loads(file.read_text())["rows"]
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """One run of the command: what it prints, its figures and its page."""
+    folder = tmp_path_factory.mktemp("paper")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        status = run("profile", ["--paper", "--json", str(folder / "x.json"), "--markdown", str(folder / "x.md")])
+    assert status == 0
+    return printed.getvalue(), json.loads((folder / "x.json").read_text()), (folder / "x.md").read_text()
+
+
+def test_paper_command(paper, capsys, monkeypatch):
+    printed, figures, _ = paper
+    assert "71 of 71 rows in tolerance" in printed
+    rows = figures["rows"]
     assert len(rows) == 30
     assert rows[18]["published_madds_b"] == 9.74
     assert rows[18]["params"] == 1507198
-    monkeypatch.setattr("densevision.paper_tables.TABLE_7", (dataclasses.replace(TABLE_7[7], madds=9.9),))
-    for other in ("TABLE_6", "TABLE_8"):
-        monkeypatch.setattr(f"densevision.paper_tables.{other}", ())
+    monkeypatch.setattr("densevision.cli.paper_report.TABLE_7", (dataclasses.replace(TABLE_7[7], madds=9.9),))
+    for other in ("TABLE_6", "TABLE_8", "CLASSIFIERS"):
+        monkeypatch.setattr(f"densevision.cli.paper_report.{other}", ())
     assert run("profile", ["--paper"]) == 1
     assert "MAdds -1.6%, tolerated 1.0%" in capsys.readouterr().out
+
+
+def test_the_page_is_what_the_command_writes(paper):
+    page = Path(__file__).parent.parent / "docs" / "paper_tables.md"
+    assert page.read_text() == paper[2], f"run {COMMAND}"
+
+
+# (backbone, width, picture) -> parameters, and MAdds of convolutions and linear layers in millions
+EXACT_CLASSIFIERS = {
+    ("mobilenext", 1.4, 224): (6126168, 588.32),
+    ("mobilenext", 1.0, 224): (3535416, 311.34),
+    ("mobilenext", 0.75, 224): (2766168, 207.93),
+    ("mobilenext", 0.5, 224): (2152304, 103.26),
+    ("mobilenext", 0.35, 224): (1913976, 75.14),
+    ("proxylessnas_mobile", 1.0, 224): (4080512, 320.43),
+    ("fbnetv2_f0", 1.0, 224): (2822360, 66.28),
+    ("fbnetv2_f1", 1.0, 128): (6024736, 56.23),
+    ("fbnetv2_f2", 1.0, 160): (6024736, 85.16),
+    ("fbnetv2_f3", 1.0, 192): (6924832, 121.42),
+    ("fbnetv2_f4", 1.0, 224): (7022864, 237.61),
+    ("fbnetv2_l1", 1.0, 224): (8538776, 325.03),
+    ("fbnetv2_l2", 1.0, 256): (8538776, 422.61),
+    ("mobilenet_v1", 1.0, 224): (4231976, 568.74),
+    ("mobilenet_v1", 0.75, 224): (2585560, 325.40),
+    ("mnasnet_a1", 1.0, 224): (3887038, 311.58),
+    ("mobilenet_v3_large", 0.75, 224): (3993528, 154.56),
+}
+
+
+def test_classifiers_to_the_unit(paper):
+    """Counts of the official codes, where no twin can be installed."""
+    counted = {
+        tuple(override.partition("=")[2] for override in row["overrides"]): (row["params"], row["conv_madds"])
+        for row in paper[1]["classifiers"]
+    }
+    for (backbone, width, picture), (params, madds) in EXACT_CLASSIFIERS.items():
+        ours = counted[backbone, str(width), str(picture)]
+        assert (ours[0], round(ours[1] / 1e6, 2)) == (params, madds), backbone
+
+
+def test_a_classifier_out_of_tolerance_is_seen():
+    row = next(row for row in CLASSIFIERS if row.model == "V3-Large 1.0")
+    assert not compare_classifier(row).problems  # 5.483 M are printed as 5.4
+    for wrong in ({"params": "5.3"}, {"madds": "220"}, {"exact": (5483032, 1)}, {"exact": (1, 216589760)}):
+        assert len(compare_classifier(dataclasses.replace(row, **wrong)).problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("backbone", "row"),
+    [
+        ("mobilenext", "sandglass 3x3"),
+        ("mobilenet_v1", "bneck 3x3"),
+        ("proxylessnas_mobile", "bneck 7x7"),
+        ("fbnetv2_f1", "conv2d 1x1"),
+    ],
+)
+def test_profile_of_other_blocks(backbone, row, capsys):
+    assert run("profile", ["paper/classification", f"model.backbone.name={backbone}"]) == 0
+    printed = capsys.readouterr().out
+    for text in (row, "head.fc", "picture 224x224", "1000 classes"):
+        assert text in printed
 
 
 def test_profile_command(tmp_path, capsys):
@@ -94,6 +168,11 @@ def test_profile_mistakes(capsys, tmp_path):
     assert run("profile", ["lraspp_v3_cityscapes", "model.head.name=aspp"]) == 1
     assert "did you mean 'raspp'" in capsys.readouterr().err
     assert run("profile", ["lraspp_v3_cityscapes", "--json", str(tmp_path / "no" / "x.json")]) == 1
-    for wrong in ([], ["--paper", "lraspp_v3_cityscapes"], ["lraspp_v3_cityscapes", "--image-size", "0", "5"]):
+    for wrong in (
+        [],
+        ["--paper", "lraspp_v3_cityscapes"],
+        ["lraspp_v3_cityscapes", "--markdown", "x.md"],
+        ["lraspp_v3_cityscapes", "--image-size", "0", "5"],
+    ):
         with pytest.raises(SystemExit, match="2"):
             run("profile", wrong)

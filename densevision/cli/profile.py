@@ -17,7 +17,9 @@ USAGE = """\
 examples:
   profile configs/lraspp_v3_cityscapes.yaml model.backbone.width_mult=0.75
   profile lraspp_v3_cityscapes --image-size 513 1025
+  profile paper/classification model.backbone.name=mobilenext
   profile --paper --json paper.json         (exit status 1 when a row is out of tolerance)
+  profile --paper --markdown docs/paper_tables.md
 
 MAdds are counted twice: "conv" is convolutions and linear layers, half of what torch's FlopCounterMode gives; "paper"
 adds residual sums, h-swish and the final resizing, which is the MobileNetV3 paper's way of counting.
@@ -32,11 +34,14 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("--paper", action="store_true", help="all published rows beside ours")
     arguments.add_argument("--image-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="picture to count for")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    arguments.add_argument("--markdown", type=Path, metavar="FILE", help="write --paper there as a page, too")
     options = arguments.parse_intermixed_args(argv)
     if options.paper == bool(options.config):
         arguments.error("give a configuration, or --paper")
     if options.paper and (options.image_size or options.overrides):
         arguments.error("--paper counts at the published sizes and takes no others")
+    if options.markdown and not options.paper:
+        arguments.error("--markdown is a page of the published rows and belongs to --paper")
     if options.image_size and min(options.image_size) < 1:
         arguments.error("--image-size takes two positive numbers")
 
@@ -45,14 +50,11 @@ def main(argv: Sequence[str]) -> int:
     # a pipe has no width, and a table cut to 80 columns there helps nobody
     console = Console(width=None if Console().is_terminal else 200)
     if options.paper:
-        status, figures = _paper(console)
+        status, figures = _paper(console, options.markdown)
     else:
         status, figures = 0, _profile(console, options.config, options.overrides, options.image_size)
     if options.json:
-        try:
-            options.json.write_text(json.dumps(figures, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"{options.json} could not be written ({error.strerror})") from error
+        _write(options.json, json.dumps(figures, indent=2) + "\n")
     return status
 
 
@@ -118,49 +120,34 @@ def _profile(console: Console, config: str, overrides: Sequence[str], image_size
     }
 
 
-def _paper(console: Console) -> tuple[int, dict[str, Any]]:
+def _paper(console: Console, page: Path | None) -> tuple[int, dict[str, Any]]:
     from rich.table import Table
 
-    from densevision.paper_tables import TABLE_6, TABLE_7, TABLE_8, TOLERANCES, compare
+    from densevision.cli.paper_report import markdown, paper_report
 
-    comparisons = []
-    for number, published in ((6, TABLE_6), (7, TABLE_7), (8, TABLE_8)):
-        table = Table(title=f"MobileNetV3 paper, Table {number}: published and ours")
-        table.add_column("row", no_wrap=True)
-        for column in ("params M", "ours", "diff", "MAdds B", "conv only", "diff", "paper's way", "diff"):
+    report = paper_report()
+    for content in report.tables:
+        table = Table(title=content.title)
+        table.add_column(content.columns[0], no_wrap=True)
+        for column in content.columns[1:-1]:
             table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("")
-        for row in published:
-            ours = compare(row)
-            comparisons.append(ours)
-            params = ("", "", "")
-            if row.params is not None and ours.params_difference is not None:
-                params = (f"{row.params:.2f}", f"{ours.counted.params / 1e6:.4f}", f"{ours.params_difference:+.1%}")
-            table.add_row(
-                row.row,
-                *params,
-                f"{row.madds:.2f}",
-                f"{ours.counted.conv_madds / 1e9:.3f}",
-                f"{ours.conv_difference:+.2%}",
-                *(
-                    ("", "")
-                    if row.conv_only
-                    else (f"{ours.counted.paper_madds / 1e9:.3f}", f"{ours.madds_difference:+.2%}")
-                ),
-                "; ".join(ours.problems) or ("documented" if row.note else "ok"),
-            )
+        table.add_column(content.columns[-1])
+        for row in content.rows:
+            table.add_row(*row)
         console.print(table)
-        for row in published:
-            if row.note:
-                console.print(f"row {' '.join(row.row.split())}: {row.note}", highlight=False)
-    wrong = [ours for ours in comparisons if ours.problems]
-    limits = "; ".join(f"Table {n}: parameters {p:.1%}, MAdds {m:.1%}" for n, (p, m) in TOLERANCES.items())
-    console.print(
-        f"{len(comparisons) - len(wrong)} of {len(comparisons)} rows in tolerance, or as documented ({limits}; Table 6 "
-        "by its convolutions alone, the others counted the paper's way)",
-        highlight=False,
-    )
-    return int(bool(wrong)), {"rows": [ours.to_dict() for ours in comparisons]}
+        for note in content.notes:
+            console.print(note, highlight=False)
+    console.print(report.summary, highlight=False)
+    if page:
+        _write(page, markdown(report))
+    return int(bool(report.wrong)), report.figures
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise UserError(f"{file} could not be written ({error.strerror})") from error
 
 
 def _millions(*counts: int) -> list[str]:
