@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from densevision.backbones import BACKBONES, Architecture, Backbone
+from densevision.backbones.mobilenet_v3 import move_hswish
 from densevision.backbones.pretrained import Pretrained, for_classes, load_backbone, load_whole, read_pretrained
 from densevision.classification import ClassificationHead, Classifier
 from densevision.config import load_config
@@ -175,7 +176,7 @@ def build_architecture(backbone: BackboneConfig) -> Architecture:
     """The resolved table of a backbone.
 
     Raises:
-        UserError: no such backbone, or one without the residuals that a key is about.
+        UserError: no such backbone, or one without the residuals or activations that a key is about.
     """
     family = lookup("backbone", backbone.name, BACKBONES, key="model.backbone.name")
     cut = "segmentation" if backbone.reduced_tail is True else backbone.reduced_tail or None
@@ -187,7 +188,7 @@ def build_architecture(backbone: BackboneConfig) -> Architecture:
                 key="model.backbone.identity_tensor_multiplier",
             )
         special["identity_tensor_multiplier"] = backbone.identity_tensor_multiplier
-    return family(
+    architecture = family(
         width_mult=backbone.width_mult,
         output_stride=backbone.output_stride,
         reduced_tail=cut,
@@ -195,6 +196,11 @@ def build_architecture(backbone: BackboneConfig) -> Architecture:
         scale_last_conv=backbone.scale_last_conv,
         **special,
     )
+    if backbone.hswish_from is None:
+        return architecture
+    if backbone.name not in ("mobilenet_v3_large", "mobilenet_v3_small"):
+        raise UserError(f"{backbone.name} has no h-swish to move", key="model.backbone.hswish_from")
+    return move_hswish(architecture, backbone.hswish_from)
 
 
 def anchor_shapes(head: HeadConfig) -> Shapes:

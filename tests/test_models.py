@@ -5,9 +5,10 @@ import torch
 
 import densevision
 from densevision.config import load_config
+from densevision.config.loader import CONFIG_DIRS
 from densevision.config.schema import BackboneConfig, HeadConfig, ModelConfig
 from densevision.errors import UserError
-from densevision.models import SEGMENTATION_HEADS, build_model, create_model
+from densevision.models import SEGMENTATION_HEADS, build_architecture, build_model, create_model
 
 
 def small_model(backbone, head, output_stride, **changes):
@@ -115,3 +116,27 @@ def test_reduced_tail_true_is_the_segmentation_cut():
     config = load_config("lraspp_v3_cityscapes").config.model
     assert config.backbone.reduced_tail == "segmentation"
     assert build_model(config, 19).backbone.architecture.blocks[12].expansion == 336
+
+
+def activations(hswish_from, name="mobilenet_v3_large"):
+    architecture = build_architecture(BackboneConfig(name=name, reduced_tail="segmentation", hswish_from=hswish_from))
+    return [architecture.stem.act, *(block.act for block in architecture.blocks), architecture.last_conv.act]
+
+
+def test_hswish_moves_as_in_table_5():
+    assert activations(80) == activations(None)
+    assert set(activations(0)) == {"relu"}
+    assert set(activations(16)) == {"hswish"}
+    assert activations(112) == ["hswish", *["relu"] * 10, *["hswish"] * 6]
+
+
+def test_what_has_no_hswish_cannot_move_it():
+    with pytest.raises(UserError, match="no h-swish"):
+        activations(16, "mobilenet_v2")
+
+
+@pytest.mark.parametrize("file", sorted((CONFIG_DIRS[0] / "ablations").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_ablation_builds_and_differs_from_the_published_row(file):
+    shapes = [[tuple(p.shape) for p in create_model(config).parameters()] for config in ("paper/table7_row08", file)]
+    same_weights = ("table5_", "figure10_pool", "table8_large")
+    assert (shapes[0] == shapes[1]) == file.stem.startswith(same_weights)

@@ -64,6 +64,21 @@ def minimalistic(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(replace(row, kernel=3, se=False, act="relu") for row in rows)
 
 
+def move_hswish(architecture: Architecture, channels: int) -> Architecture:
+    """The ablation of Table 5: h-swish from the first block with at least ``channels`` outputs on, ReLU before it.
+
+    The published networks are h-swish @80 (Large) with h-swish in the stem too, which it keeps here; 0 is ReLU
+    everywhere.
+    """
+    first = next((i for i, b in enumerate(architecture.blocks) if b.out_channels >= channels), len(architecture.blocks))
+    blocks = [
+        replace(b, act="hswish" if channels and i >= first else "relu") for i, b in enumerate(architecture.blocks)
+    ]
+    act = "hswish" if channels else "relu"
+    last = architecture.last_conv and replace(architecture.last_conv, act=act)
+    return replace(architecture, stem=replace(architecture.stem, act=act), blocks=tuple(blocks), last_conv=last)
+
+
 def mobilenet_v3_large(
     width_mult: float = 1.0,
     output_stride: int = 32,

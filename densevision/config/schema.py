@@ -53,6 +53,8 @@ class BackboneConfig:
     # V2 and MnasNet at widths below 1: whether the last 1x1 is narrower too (SSDLite) or as published (ImageNet)
     scale_last_conv: bool = False
     identity_tensor_multiplier: float = number(1.0, 0.0, 1.0)  # MobileNeXt: share of the channels that residuals add
+    # V3: outputs of the first block with h-swish, ReLU before it; 0: ReLU everywhere; null: as published
+    hswish_from: int | None = number(None, 0)
     zero_init_residual: bool = False  # from scratch, blocks with a skip begin as the skip alone
     # path of a state dict (torchvision's or timm's names) or of a checkpoint; torchvision | timm downloads
     pretrained: str | None = None

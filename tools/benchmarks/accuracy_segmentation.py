@@ -68,7 +68,7 @@ def recipe(config: str, *overrides: str, torchvisions: bool = False) -> Callable
         (train_split, train_cities), (test_split, test_cities) = SPLITS[split]
         words = [f"data.train_split={train_split}", f"data.val_split={test_split}"]
         words += [f"data.{use}_cities=[{','.join(c)}]" for use, c in _cities(train_cities, test_cities) if c]
-        words += [f"data.root={data}", f"seed={seed}", f"output_dir={run}", "wandb.mode=disabled"]
+        words += [f"data.root={data}", f"seed={seed}", f"output_dir={run}", "data.num_workers=0", "wandb.mode=disabled"]
         words += [word.format(weights=weights) for word in overrides]
         if torchvisions:
             words += [*TORCHVISIONS_MODEL, f"model.pretrained={_torchvisions_weights(seed, run)}"]
