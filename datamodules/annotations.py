@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,16 @@ class Annotations:
     annotation_ids: np.ndarray
     notes: Counter[str]
     labelled: bool = True
+
+    def subset(self, indices: np.ndarray) -> Annotations:
+        """Those of some pictures, in the order of ``indices``."""
+        counts = np.diff(self.starts)[indices]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        rows = np.arange(starts[-1]) + np.repeat(self.starts[indices] - starts[:-1], counts)
+        pictures = {name: getattr(self, name)[indices] for name in ("image_ids", "sizes")}
+        boxes = {name: getattr(self, name)[rows] for name in ("boxes", "labels", "areas", "crowd", "annotation_ids")}
+        files = PackedStrings(self.files[index] for index in indices.tolist())
+        return replace(self, files=files, starts=starts, **pictures, **boxes)
 
     def truth(self, label_map: LabelMap) -> DetectionTruth:
         """The columns that detections are judged by; nothing is left out or clipped, as in COCO's evaluation."""

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning import LightningDataModule
 
 from datamodules.check import DataReport, Progress, SplitReport, check_dataset, errors_for_batches
 from datamodules.loader import Loader, TrainLoader
 from datamodules.samplers import EpochSampler, EvalSampler, rank_and_world_size
+from datamodules.splits import held_out
 from datamodules.store import Store, store_folder
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
@@ -52,6 +54,21 @@ class DataModule(LightningDataModule):
     def read_split(self, split: str, training: bool) -> Any:
         """The data set of a split, its files looked up but not read; what is missing is the data set's to tell."""
 
+    def read_part(self, split: str, training: bool) -> Any:
+        """The pictures of a split; where ``data.val_fraction`` divides the training split, those of its part.
+
+        Raises:
+            UserError: as :meth:`read_split`, or the training split cannot be divided.
+        """
+        data = self.data
+        if data.val_fraction is None or split not in (data.train_split, data.val_split):
+            return self.read_split(split, training)
+        if data.train_split == data.val_split:
+            raise UserError(f"both parts of a divided split are called '{data.val_split}'", key="data.val_split")
+        dataset = self.read_split(data.train_split, training)
+        held = held_out(dataset.names, data.val_fraction, data.split_seed, data.group)
+        return dataset.subset(np.flatnonzero(held if split == data.val_split else ~held))
+
     def setup(self, stage: str | None = None) -> None:
         """Look up the files of both splits (only those for evaluation with stage "validate").
 
@@ -59,10 +76,10 @@ class DataModule(LightningDataModule):
             UserError: no data, an unknown split, or files that are missing: now, not after an hour.
         """
         if stage in (None, "fit") and self.train_dataset is None:
-            dataset = self.read_split(self.data.train_split, training=True)
+            dataset = self.read_part(self.data.train_split, training=True)
             self.train_dataset = self.stored(dataset.require_files(labels=True))
         if stage in (None, "fit", "validate") and self.val_dataset is None:
-            dataset = self.read_split(self.data.val_split, training=False)
+            dataset = self.read_part(self.data.val_split, training=False)
             self.val_dataset = self.stored(dataset.require_files(labels=True))
 
     def stored(self, dataset: Any) -> Any:
@@ -117,7 +134,7 @@ class DataModule(LightningDataModule):
         Raises:
             UserError: an unknown split, or labels for some of its pictures only.
         """
-        dataset = self.read_split(split, training=False)
+        dataset = self.read_part(split, training=False)
         return self._eval_loader(self.stored(dataset.require_files(labels=dataset.has_labels)))
 
     def class_pixel_counts(self) -> Any:
@@ -136,7 +153,7 @@ class DataModule(LightningDataModule):
         failures = []
         for use, split in splits.items():
             try:
-                dataset = self.read_split(split.split, training=use == "train")
+                dataset = self.read_part(split.split, training=use == "train")
             except UserError as error:
                 split.errors.append(str(error))
                 failures.append(error)

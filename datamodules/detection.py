@@ -6,6 +6,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -99,6 +100,16 @@ class DetectionDataset(Dataset[DetectionSample]):
         if self.has_labels:
             sample["boxes"], sample["labels"] = torch.from_numpy(boxes), torch.from_numpy(labels)
         return sample
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the pictures."""
+        return self.annotations.files
+
+    def subset(self, indices: np.ndarray) -> DetectionDataset:
+        """Keep these pictures only; return self."""
+        self.annotations = self.annotations.subset(indices)
+        return self
 
     def use_store(self, store: Store, cache_side: int | None) -> DetectionDataset:
         """Read from ``store`` from now on, which is filled first; return self.

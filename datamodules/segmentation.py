@@ -26,9 +26,9 @@ from densevision.errors import UserError
 from densevision.io import exif_orientation, read_image, read_label, resize_image, resize_label
 from densevision.structures import IGNORE_INDEX, LabelMap, SampleKey, SegmentationSample
 
-_IMPOSSIBLE = 254  # what an id becomes that neither a class nor ignored has
+IMPOSSIBLE = 254  # what an id becomes that neither a class nor ignored has
 
-_LIST_ALL = ". List all such files with tools/check_data.py"
+LIST_ALL = ". List all such files with tools/check_data.py"
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,9 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         label_map: what the numbers in the label files mean; 255 in a file always means "ignore".
         transform: a TrainTransform needs labels; an EvalTransform takes what there is.
         seed: of the experiment; a training sample follows from (seed, epoch, index) alone.
+
+    Attributes:
+        meaning: differs between data sets that make different indices of one file.
     """
 
     def __init__(
@@ -81,9 +84,10 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         seed: int = 0,
     ) -> None:
         self.pairs, self.label_map, self.transform, self.seed = Pairs(pairs), label_map, transform, seed
-        self.lookup_table = np.full(256, _IMPOSSIBLE, np.uint8)
+        self.lookup_table = np.full(256, IMPOSSIBLE, np.uint8)
         self.lookup_table[[*[i for i in label_map.ignored_ids if i >= 0], IGNORE_INDEX]] = IGNORE_INDEX
         self.lookup_table[list(label_map.ids)] = np.arange(label_map.num_classes)
+        self.meaning = zlib.crc32(self.lookup_table.data)
         self.stored_images: Shelf | None = None
         self.stored_labels: Shelf | None = None
 
@@ -118,6 +122,16 @@ class SegmentationDataset(Dataset[SegmentationSample]):
             sample["label"] = torch.from_numpy(indices)
         return sample
 
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the pictures."""
+        return self.pairs.names
+
+    def subset(self, indices: np.ndarray) -> SegmentationDataset:
+        """Keep these pictures only; return self."""
+        self.pairs = Pairs([self.pairs[index] for index in indices.tolist()])
+        return self
+
     def use_store(self, store: Store, cache_side: int | None = None) -> SegmentationDataset:
         """Read from ``store`` from now on, which is filled first; return self.
 
@@ -132,7 +146,7 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         """
         self.stored_images = store.build(self.pairs.images, f"picture {self.transform.image_size}", self._resized_image)
         if self.pairs.labelled.all():
-            variant = f"label {zlib.crc32(self.lookup_table.data):08x} {self._label_size}"
+            variant = f"label {self.meaning:08x} {self._label_size}"
             self.stored_labels = store.build(self.pairs.labels, variant, self._resized_label)
         return self
 
@@ -168,13 +182,13 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         """
         raw = read_label(file)
         indices = cv2.LUT(raw, self.lookup_table)
-        if (indices == _IMPOSSIBLE).any():
+        if (indices == IMPOSSIBLE).any():
             found = np.flatnonzero(np.bincount(raw.ravel(), minlength=256))
-            wrong = [str(i) for i in found if self.lookup_table[i] == _IMPOSSIBLE]
-            known = np.flatnonzero(self.lookup_table[:IGNORE_INDEX] != _IMPOSSIBLE)
+            wrong = [str(i) for i in found if self.lookup_table[i] == IMPOSSIBLE]
+            known = np.flatnonzero(self.lookup_table[:IGNORE_INDEX] != IMPOSSIBLE)
             raise UserError(
                 f"{file} holds the label {'ids' if len(wrong) > 1 else 'id'} {', '.join(wrong)}; "
-                f"known ids are {_ranges(known.tolist())}, and 255 is ignored{_LIST_ALL}"
+                f"known ids are {_ranges(known.tolist())}, and 255 is ignored{LIST_ALL}"
             )
         return indices
 
@@ -223,7 +237,7 @@ class SegmentationDataset(Dataset[SegmentationSample]):
             if counts[IGNORE_INDEX] == label.size:
                 report.notes.append("label maps without a single labelled pixel")
         except UserError as error:
-            report.errors.append(str(error).removesuffix(_LIST_ALL))
+            report.errors.append(str(error).removesuffix(LIST_ALL))
         if image is not None and label is not None:
             try:
                 _check_sizes(pair, _with_size(image)[1], _with_size(label)[1])

@@ -113,11 +113,24 @@ class DataConfig:
     train_annotations: str = "annotations/instances_train2017.json"
     val_images: str = "val2017"
     val_annotations: str | None = "annotations/instances_val2017.json"
+    # folders: where pictures and masks are, below root; {split} stands for the split's name. A mask has the name of its
+    # picture with mask_suffix ("_mask") after it
+    images: str = "images/{split}"
+    masks: str = "masks/{split}"
+    mask_suffix: str = ""
+    # a list of names, or a text file below root with a line a class: name | name, value | name, red, green, blue
+    classes: Any = "classes.txt"
+    ignored_classes: list[str] = field(default_factory=list)  # names of classes that are not learnt and not judged
+    # share of train_split to hold out as val_split, where there is none; null: val_split is given
+    val_fraction: float | None = number(None, 0.0, 1.0)
+    split_seed: int = number(0, 0)  # which pictures are held out, whatever the experiment's seed
+    # a regular expression on the names of pictures: those for which it finds the same stay together
+    group: str | None = None
     # none | raw | compressed: decode every picture once and keep it, raw (3 bytes a pixel, the fastest) or compressed
     # (about the size of a PNG, without loss)
     cache: str = choice("none", "raw", "compressed")
     cache_dir: str | None = None  # null: beside the data set, or in the user's cache where that cannot be written
-    # detection: training pictures are kept shrunk to this shorter side, which makes them a little softer; null: as they are
+    # detection: training pictures are kept shrunk to this shorter side, a little softer; null: as they are
     cache_side: int | None = number(None, 1)
     image_size: Any = size()  # what is read and evaluated at; null: the pictures' own
     crop_size: Any = size()  # the training crop; null: the whole picture
@@ -126,6 +139,10 @@ class DataConfig:
     # detection: crops of the training pictures: none | ssd_crop (TensorFlow's ssd_random_crop) | ssdlite (torchvision's
     # IoU crop) | ssd (torchvision's: colour distortion, zoom-out and IoU crop)
     augment: str = choice("none", "ssd_crop", "ssdlite", "ssd")
+    # classification: share of a training picture's area that its random crop has, and of the shorter side that the
+    # middle has which is evaluated
+    crop_area: list[float] = pair(0.08, 1.0)
+    eval_crop: float = number(0.875, 0.05, 1.0)
     flip: float = number(0.5, 0.0, 1.0)  # probability of a mirrored training picture
     vertical_flip: float = number(0.0, 0.0, 1.0)  # likewise upside down; detection
     photometric: float = number(0.0, 0.0, 1.0)  # probability of a colour change
@@ -142,6 +159,10 @@ class LossConfig:
     # only pixels whose true class has at most this probability are learnt from; null: all
     ohem: float | None = number(None, 0.0, 1.0)
     ohem_min_kept: float = number(0.0625, 0.0, 1.0)  # but at least this share of a batch's pixels, the hardest
+    # classification: share of the truth that is spread over all classes; alpha of mixup and of cutmix, 0: none
+    label_smoothing: float = number(0.0, 0.0, 1.0)
+    mixup: float = number(0.0, 0.0)
+    cutmix: float = number(0.0, 0.0)
     match_iou: float = number(0.5, 0.0, 1.0)  # overlap from which an anchor learns a box
     focal_alpha: float = number(0.75, 0.0, 1.0)  # weight of positive anchors, 1 - it of negative ones; sigmoid scores
     focal_gamma: float = number(2.0, 0.0)
@@ -155,8 +176,10 @@ class OptimConfig:
     weight_decay: float = number(4e-5, 0.0)  # never on biases and normalisation
     decay_depthwise: bool = True  # weight decay on depthwise convolutions too
     backbone_lr_mult: float = number(1.0, 0.0)
-    schedule: str = choice("poly", "cosine", "one_cycle", "constant")
+    schedule: str = choice("poly", "cosine", "exponential", "one_cycle", "constant")
     power: float = number(0.9, 0.0)  # poly
+    decay_rate: float = number(0.99, 0.0, 1.0)  # exponential: the rate's factor after every decay_steps
+    decay_steps: int = number(1, 1)
     warmup_steps: int = number(0, 0)  # linear; not with one_cycle, which has its own
     warmup_start: float = number(1e-3, 0.0, 1.0)  # share of lr that it begins with
     clip_norm: float | None = number(None, 0.0)  # greatest norm of the gradient; null: unbounded

@@ -1,0 +1,206 @@
+"""YOLO's format: a yaml file that names folders and classes, and a text file with the boxes of each picture.
+
+A line is ``class x y width height``, the box's centre and size as shares of the picture; or ``class x1 y1 x2 y2 ...``,
+an outline, of which the bounding box is taken. The text file of ``images/a/b.jpg`` is ``labels/a/b.txt``; a picture
+without one shows nothing but background.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from datamodules.annotations import Annotations, distinct_colors
+from datamodules.detection import DetectionDataModule
+from datamodules.packed import PackedStrings
+from densevision.config.lookup import unknown_name
+from densevision.errors import UserError
+from densevision.io import IMAGE_SUFFIXES, stored_size
+from densevision.structures import LabelMap
+
+_FURTHEST = 2.0  # shares beyond are pixels, or mistakes
+
+
+class YoloDataModule(DetectionDataModule):
+    """The data set of the yaml file ``data.root``, or of the one in the folder ``data.root``."""
+
+    def read_annotations(self, split: str, training: bool) -> tuple[Path, Annotations, LabelMap]:
+        """The data set's folder, the annotations of a split and their classes.
+
+        Raises:
+            UserError: no such file, folder or split, or boxes that cannot be meant; names file and line.
+        """
+        file = find_yaml(self.data.root)
+        content = _read_yaml(file)
+        label_map = read_names(file, content.get("names"))
+        base = file.parent
+        stated = content.get("path")
+        if isinstance(stated, str) and (base / stated).is_dir():
+            base /= stated  # else a path of the machine that the file was written on
+        self.root = Path(os.path.normpath(base))
+        splits = {name: value for name, value in content.items() if name in ("train", "val", "test") and value}
+        if split not in splits:
+            raise UserError(f"{file}: {unknown_name('split', split, splits)}")
+        pictures = find_pictures(self.root, file, splits[split])
+        return self.root, read_boxes(f"{file}, split '{split}'", self.root, pictures, label_map), label_map
+
+
+def find_yaml(root: str | None) -> Path:
+    """The yaml file that ``root`` is or holds.
+
+    Raises:
+        UserError: it is neither, or holds several.
+    """
+    if root is None:
+        raise UserError("name the yaml file of the data set, or its folder: data.root=FILE", "data.root")
+    path = Path(root).expanduser()
+    if path.is_file():
+        return path
+    found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else []
+    if len(found) != 1:
+        there = f"holds {len(found)} yaml files" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {there}: name the one that describes the data set", "data.root")
+    return found[0]
+
+
+def read_names(file: Path, names: Any) -> LabelMap:
+    """The classes: a list, or a mapping from number to name.
+
+    Raises:
+        UserError: neither, or a name twice.
+    """
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names or not all(isinstance(key, int) and key >= 0 for key in names):
+        raise UserError(f"{file} has no 'names': a list of class names, or a mapping from number to name")
+    ids = sorted(names)
+    texts = [str(names[number]) for number in ids]
+    twice = [name for name, count in Counter(texts).items() if count > 1]
+    if twice:
+        raise UserError(f"{file} names the class '{twice[0]}' twice")
+    return LabelMap(tuple(ids), tuple(texts), distinct_colors(len(ids)))
+
+
+def find_pictures(base: Path, file: Path, entries: Any) -> list[str]:
+    """The pictures of a split below ``base``, sorted: of a folder, a text file that lists them, or a list of these.
+
+    Raises:
+        UserError: a folder or list is not there, or there are no pictures.
+    """
+    found: list[str] = []
+    for entry in entries if isinstance(entries, list) else [entries]:
+        place = base / str(entry)
+        if place.is_dir():
+            files = (Path(folder, name) for folder, _, names in os.walk(place) for name in names if name[0] != ".")
+            found += [os.path.relpath(path, base) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+        elif place.is_file() and place.suffix == ".txt":
+            lines = place.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            found += [os.path.normpath(line.strip()) for line in lines if line.strip()]
+        else:
+            raise UserError(f"{file} names {place}, which is neither a folder nor a list of pictures")
+    if not found:
+        raise UserError(f"{file}: no pictures in {entries}")
+    outside = [path for path in found if os.path.isabs(path) or path.startswith("..")]
+    if outside:
+        raise UserError(f"{file} lists {outside[0]}, which is outside {base} ({len(outside)} such pictures)")
+    return sorted(set(found))
+
+
+def read_boxes(source: str, base: Path, pictures: Sequence[str], label_map: LabelMap) -> Annotations:
+    """Read the text files of all pictures into columns.
+
+    Raises:
+        UserError: a line is none, or names an unknown class; names file and line.
+    """
+    index_of = {number: index for index, number in enumerate(label_map.ids)}
+    with ThreadPoolExecutor(16) as threads:
+        # a picture that cannot be read has no size; whoever reads it says what is the matter
+        sizes = np.array([size or (0, 0) for size in threads.map(stored_size, (base / file for file in pictures))])
+        tables = list(threads.map(lambda file: _read_table(base / _label_file(file), index_of), pictures))
+    notes: Counter[str] = Counter()
+    unique = [np.unique(table, axis=0) for table in tables]
+    repeated = sum(map(len, tables)) - sum(map(len, unique))
+    if repeated:
+        notes[f"of {sum(map(len, tables))} boxes: written twice, counted once"] = repeated
+    counts = np.array([len(table) for table in unique])
+    rows = np.concatenate(unique)
+    heights, widths = np.repeat(sizes, counts, axis=0).T
+    boxes = np.stack([rows[:, 1] - rows[:, 3] / 2, rows[:, 2] - rows[:, 4] / 2, rows[:, 3], rows[:, 4]], axis=1)
+    boxes *= np.stack([widths, heights, widths, heights], axis=1)
+    return Annotations(
+        source=source,
+        files=PackedStrings(pictures),
+        image_ids=np.arange(1, len(pictures) + 1),
+        sizes=sizes.astype(np.int64),
+        starts=np.concatenate([[0], np.cumsum(counts)]),
+        boxes=boxes,
+        labels=rows[:, 0].astype(np.int64),
+        areas=boxes[:, 2] * boxes[:, 3],
+        crowd=np.zeros(len(rows), bool),
+        annotation_ids=np.arange(1, len(rows) + 1),
+        notes=notes,
+    )
+
+
+def _label_file(picture: str) -> str:
+    """``images/a/b.jpg`` -> ``labels/a/b.txt``: the last folder called images counts."""
+    folders = os.path.dirname(picture).split("/")
+    if "images" in folders:
+        folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"
+    return os.path.join(*folders, os.path.splitext(os.path.basename(picture))[0] + ".txt")
+
+
+def _read_table(path: Path, index_of: dict[int, int]) -> np.ndarray:
+    """(N, 5) float64: class index, centre x, centre y, width, height."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return np.zeros((0, 5))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    rows = [_row(path, number, line.split(), index_of) for number, line in enumerate(lines, 1) if line.strip()]
+    return np.array(rows).reshape(-1, 5)
+
+
+def _row(path: Path, line: int, words: Sequence[str], index_of: dict[int, int]) -> list[float]:
+    where = f"{path}, line {line}"
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 5 and (len(numbers) < 7 or len(numbers) % 2 == 0):
+        raise UserError(
+            f"{where}: expected 'class x y width height' or 'class x1 y1 x2 y2 x3 y3 ...', got '{_short(words)}'"
+        )
+    if not all(abs(number) <= _FURTHEST for number in numbers[1:]):  # NaN too
+        raise UserError(f"{where}: expected shares of the picture's sides, 0 to 1, got '{_short(words)}'")
+    if numbers[0] not in index_of:
+        known = f"{min(index_of)} to {max(index_of)}"
+        raise UserError(f"{where}: class {words[0]} is none of those that the data set names ({known})")
+    index = float(index_of[int(numbers[0])])
+    if len(numbers) == 5:
+        return [index, *numbers[1:]]
+    x, y = numbers[1::2], numbers[2::2]
+    return [index, (min(x) + max(x)) / 2, (min(y) + max(y)) / 2, max(x) - min(x), max(y) - min(y)]
+
+
+def _short(words: Iterable[str]) -> str:
+    text = " ".join(words)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read as yaml: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is not YOLO's format: expected 'train', 'val' and 'names'")
+    return content
