@@ -105,6 +105,11 @@ def test_one_cycle_rises_for_30_percent_and_falls():
     assert rates[-1] < 1e-4
 
 
+def test_exponential_falls_in_steps():
+    rates = course(schedule="exponential", decay_rate=0.5, decay_steps=20, warmup_steps=10)
+    assert [rates[step] for step in (10, 29, 30, 49, 50)] == [1.0, 1.0, 0.5, 0.5, 0.25]
+
+
 def test_constant_stays():
     assert course(schedule="constant") == [1.0] * 100
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.multiprocessing
 from torch import nn
 
 from densevision.cli import main
@@ -49,6 +50,27 @@ def test_without_a_batch_nothing_changes(network):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     recalibrate(network, lambda batch: network(batch), [])
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def estimate_share(rank, world, folder):
+    """One of ``world`` processes: its half of the batches."""
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
+    norm = nn.BatchNorm2d(3)
+    recalibrate(norm, lambda batch: norm(batch), BATCHES[rank::world])
+    torch.save(norm.state_dict(), folder / f"{rank}.pth")
+    torch.distributed.destroy_process_group()
+
+
+BATCHES = [torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(n)) * n for n in range(1, 5)]
+
+
+def test_two_processes_estimate_what_one_estimates_from_all_batches(tmp_path):
+    torch.multiprocessing.spawn(estimate_share, (2, tmp_path), nprocs=2)
+    whole = nn.BatchNorm2d(3)
+    recalibrate(whole, lambda batch: whole(batch), BATCHES)
+    for rank in range(2):
+        stored = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
+        torch.testing.assert_close(stored, whole.state_dict())
 
 
 def run(tmp_path, name, *words):

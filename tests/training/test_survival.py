@@ -101,7 +101,7 @@ def survives(tmp_path, kills, workers, more=(), steps=14):
     left, left_lines = what_is_left(whole)
     right, right_lines = what_is_left(patched)
     assert left_lines == right_lines
-    every_third, every_fourth = (list(range(n, steps, n)) + [steps] for n in (3, 4))  # losses, evaluations
+    every_third, every_fourth = ([*range(n, steps, n), steps] for n in (3, 4))  # losses, evaluations
     assert [line["step"] for line in left_lines] == sorted(every_third + every_fourth)
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
         assert_same(left[part], right[part])
