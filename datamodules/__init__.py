@@ -2,13 +2,16 @@
 
 from datamodules.base import DataModule
 from datamodules.cityscapes import CityscapesDataModule
+from datamodules.class_folders import ClassFoldersDataModule, ImageNetDataModule
 from datamodules.coco import CocoDataModule
 from datamodules.folders import FoldersDataModule
 from datamodules.yolo import YoloDataModule
 
 DATAMODULES: dict[str, type[DataModule]] = {
     "cityscapes": CityscapesDataModule,
+    "class_folders": ClassFoldersDataModule,
     "coco": CocoDataModule,
     "folders": FoldersDataModule,
+    "imagenet": ImageNetDataModule,
     "yolo": YoloDataModule,
 }

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from densevision.errors import UserError
-from densevision.structures import DetectionBatch, DetectionSample, SegmentationBatch, SegmentationSample
+from densevision.structures import (
+    ClassificationBatch,
+    ClassificationSample,
+    DetectionBatch,
+    DetectionSample,
+    SegmentationBatch,
+    SegmentationSample,
+)
 
 
 def planes(picture: np.ndarray) -> Tensor:
@@ -34,6 +41,16 @@ def collate_segmentation(samples: Sequence[SegmentationSample]) -> SegmentationB
     if "label" in samples[0]:
         batch["labels"] = _stack([s["label"] for s in samples], "labels", samples)
     return batch
+
+
+def collate_classification(samples: Sequence[ClassificationSample]) -> ClassificationBatch:
+    """Stack pictures, which are all of one size."""
+    return ClassificationBatch(
+        images=torch.stack([s["image"] for s in samples]),
+        labels=torch.tensor([s["label"] for s in samples]),
+        names=[s["name"] for s in samples],
+        sizes=[s["size"] for s in samples],
+    )
 
 
 def collate_detection(samples: Sequence[DetectionSample]) -> DetectionBatch:

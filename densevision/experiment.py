@@ -27,6 +27,7 @@ from densevision.models import build_model, check_batch_norm, check_head, resolv
 from densevision.segmentation.losses import sqrt_class_weights
 from densevision.structures import LabelMap
 from densevision.tasks.base import BaseTask
+from densevision.tasks.classification import ClassificationTask
 from densevision.tasks.detection import DetectionTask
 from densevision.tasks.segmentation import SegmentationTask
 from densevision.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints
@@ -37,7 +38,11 @@ from densevision.training.recalibration import BatchNormRecalibration
 from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
 from densevision.training.run_log import EvaluationBar, RunLog
 
-TASKS: dict[str, Callable[..., BaseTask]] = {"segmentation": SegmentationTask, "detection": DetectionTask}
+TASKS: dict[str, Callable[..., BaseTask]] = {
+    "segmentation": SegmentationTask,
+    "detection": DetectionTask,
+    "classification": ClassificationTask,
+}
 
 
 def build_datamodule(config: Config) -> Any:

@@ -19,6 +19,28 @@ class SampleKey:
     index: int
 
 
+class ClassificationSample(TypedDict):
+    """One picture of one class.
+
+    image: (3, H, W) uint8, RGB. label: class index. name: the picture's path below the data set's folder. size: the
+    stored picture's (height, width).
+    """
+
+    image: Tensor
+    label: int
+    name: str
+    size: tuple[int, int]
+
+
+class ClassificationBatch(TypedDict):
+    """images: (B, 3, H, W) uint8. labels: (B,) int64. names, sizes: B entries as in ClassificationSample."""
+
+    images: Tensor
+    labels: Tensor
+    names: list[str]
+    sizes: list[tuple[int, int]]
+
+
 class SegmentationSample(TypedDict):
     """One picture with its labels.
 

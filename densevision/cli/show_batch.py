@@ -68,9 +68,11 @@ def _samples(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _panels(sample: dict[str, Any], label_map: Any, config: Any, anchors: bool) -> list[Any]:
     """The picture, the picture with its labels or boxes, and, if wanted, with the anchors that learn the boxes."""
-    from densevision.visualize import draw_boxes, draw_mask, draw_outlines
+    from densevision.visualize import draw_boxes, draw_mask, draw_outlines, grid
 
     picture, labels = sample["images"].permute(1, 2, 0).contiguous().numpy(), sample["labels"].numpy()
+    if labels.ndim == 0:  # a class a picture; the legend below has the names
+        return [grid([[picture]], [label_map.names[int(labels)]])]
     if "boxes" not in sample:
         return [picture, draw_mask(picture, labels, label_map)]
     panels = [picture, draw_boxes(picture, sample["boxes"].numpy(), labels, None, label_map)]

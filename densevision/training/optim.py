@@ -53,8 +53,9 @@ def _parameters(model: nn.Module, decay_depthwise: bool) -> Iterator[tuple[str, 
 def build_scheduler(optimizer: Optimizer, optim: OptimConfig, total_steps: int) -> LRScheduler:
     """The learning rate over ``total_steps`` optimiser steps, to be advanced after each.
 
-    poly: (1 - t) ** power (DeepLab); cosine: to 0; one_cycle: torch's, with its warm-up over the first 30 %;
-    constant. All but one_cycle rise linearly over the first ``warmup_steps``.
+    poly: (1 - t) ** power (DeepLab); cosine: to 0; exponential: by decay_rate every decay_steps (MobileNetV3);
+    one_cycle: torch's, with its warm-up over the first 30 %; constant. All but one_cycle rise linearly over the first
+    ``warmup_steps``.
     """
     if optim.schedule == "one_cycle":
         peaks = [group["lr"] for group in optimizer.param_groups]
@@ -66,6 +67,8 @@ def build_scheduler(optimizer: Optimizer, optim: OptimConfig, total_steps: int) 
         progress = min(1.0, (step - optim.warmup_steps) / max(1, total_steps - optim.warmup_steps))
         if optim.schedule == "poly":
             return float((1 - progress) ** optim.power)
+        if optim.schedule == "exponential":
+            return float(optim.decay_rate ** ((step - optim.warmup_steps) // optim.decay_steps))
         if optim.schedule == "cosine":
             return 0.5 * (1 + math.cos(math.pi * progress))
         return 1.0
