@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from lightning import LightningDataModule
 
-from datamodules.check import DataReport, Progress, SplitReport, check_dataset, errors_for_batches
+from datamodules.check import DataReport, Progress, SplitReport, check_dataset, errors_for_batches, note_leaks
 from datamodules.loader import Loader, TrainLoader
 from datamodules.samplers import EpochSampler, EvalSampler, rank_and_world_size
 from datamodules.splits import held_out
@@ -161,7 +161,7 @@ class DataModule(LightningDataModule):
                 splits[use] = self.check_split(split.split, dataset, progress)
         if len(failures) == len(splits):
             raise failures[0]
-        report = DataReport(self.label_map, splits)
+        report = DataReport(self.label_map, splits, leaks=note_leaks(splits["train"], splits["val"]))
         if splits["train"].items:
             try:
                 check_batch_size(splits["train"].items, data)

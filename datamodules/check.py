@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,21 +24,45 @@ class ItemReport:
     """What one item of a data set turned out to be.
 
     errors: sentences, each a reason why training or evaluation would stop. notes: what may be meant so, worded so
-    that equal ones can be counted. size: (height, width), None if unreadable. class_counts: (K,) pixels or boxes.
+    that equal ones can be counted. remarks: what is counted elsewhere and worth a picture. size: (height, width), None
+    if unreadable. class_counts: (K,) pixels or boxes. digest: of the pixels, see :func:`pixel_digest`.
     """
 
     name: str
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
     class_counts: np.ndarray | None = None
+    digest: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What can be drawn of an item with which something is the matter.
+
+    image: (H, W, 3) uint8 RGB, None if unreadable. label: (h, w) uint8 class indices. boxes: (N, 4) xyxy pixels as
+    stated, labels: (N,) their class indices. wrong: (h, w) or (N,) bool, where something is wrong.
+    """
+
+    image: np.ndarray | None
+    label: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    wrong: np.ndarray | None = None
+
+
+def pixel_digest(image: np.ndarray) -> bytes:
+    """Equal for pictures that are equal pixel for pixel, whatever their files are."""
+    pixels = np.ascontiguousarray(image)
+    return hashlib.blake2b(pixels.data, digest_size=16, salt=repr(pixels.shape).encode()[:16]).digest()
 
 
 class Checkable(Protocol):
     """A data set that can be checked.
 
     ``check(index)`` reads one item as stored and never raises a UserError; ``notes()`` says what is to be said about
-    the split as a whole, counted and worded as an item's notes.
+    the split as a whole, counted and worded as an item's notes. There may be ``evidence(index)``, an Evidence.
     """
 
     def __len__(self) -> int: ...
@@ -52,7 +77,9 @@ class SplitReport:
     """What a split turned out to be: the items' reports added up.
 
     sizes: (height, width) to number of pictures. class_counts, class_items: (K,) pixels (or boxes) of each class,
-    and items that have any. boxes: their sizes, where the split has boxes.
+    and items that have any. boxes: their sizes, where the split has boxes. digests: of pixels, to the first item that
+    has them. repeated: items that equal an earlier one, with its name. problems: indices of the items with which
+    something is the matter, and what. evidence: of an item, where the format has any.
     """
 
     split: str
@@ -63,9 +90,17 @@ class SplitReport:
     class_counts: np.ndarray | None = None
     class_items: np.ndarray | None = None
     boxes: BoxReport | None = None
+    digests: dict[bytes, str] = field(default_factory=dict)
+    repeated: list[tuple[str, str]] = field(default_factory=list)
+    problems: dict[int, list[str]] = field(default_factory=dict)
+    evidence: Callable[[int], Evidence] | None = None
 
     def add(self, item: ItemReport) -> None:
-        """Take in one item."""
+        """Take in the next item."""
+        if item.errors or item.notes or item.remarks:
+            self.problems[self.items] = item.errors + item.notes + item.remarks
+        if item.digest is not None and (first := self.digests.setdefault(item.digest, item.name)) != item.name:
+            self.repeated.append((item.name, first))
         self.items += 1
         self.errors += item.errors
         self.notes.update(item.notes)
@@ -85,6 +120,7 @@ class SplitReport:
             "items": self.items,
             "errors": self.errors,
             "notes": dict(self.notes),
+            "repeated": self.repeated,
             "sizes": {_size(size): count for size, count in self.sizes.most_common()},
             "classes": {
                 name: {"count": int(count), "items": int(having)}
@@ -110,25 +146,48 @@ def check_dataset(split: str, dataset: Checkable, progress: Progress | None = No
 
     Threads do: decoding releases Python's lock.
     """
-    report = SplitReport(split)
+    report = SplitReport(split, evidence=getattr(dataset, "evidence", None))
     with ThreadPoolExecutor() as threads:
         items: Iterable[ItemReport] = threads.map(dataset.check, range(len(dataset)))
         for item in progress(items, len(dataset), split) if progress else items:
             report.add(item)
     report.notes.update(dataset.notes())
+    if report.repeated:
+        report.notes[f"pictures occur a second time, pixel for pixel{_first_of(report.repeated)}"] = len(
+            report.repeated
+        )
     return report
+
+
+def note_leaks(train: SplitReport, val: SplitReport) -> list[tuple[str, str]]:
+    """Pictures of ``val`` that ``train`` has too, with their names there; noted in ``val``.
+
+    One split that is both trained on and judged by is meant so, and said as that.
+    """
+    if train.split == val.split:
+        val.notes["split that is trained on, too: its scores say nothing about new pictures"] = 1
+        return []
+    leaks = [(name, train.digests[digest]) for digest, name in val.digests.items() if digest in train.digests]
+    if leaks:
+        val.notes[f"pictures are in the training split too, pixel for pixel{_first_of(leaks)}"] = len(leaks)
+    return leaks
+
+
+def _first_of(pairs: Sequence[tuple[str, str]]) -> str:
+    return f" ({'; '.join(f'{one} = {other}' for one, other in pairs[:3])}{'; ...' if len(pairs) > 3 else ''})"
 
 
 @dataclass
 class DataReport:
     """Both splits, and what is wrong with them together or with the configuration for them.
 
-    splits: by their use, "train" and "val".
+    splits: by their use, "train" and "val". leaks: validation pictures that equal a training one, and its name.
     """
 
     label_map: LabelMap
     splits: dict[str, SplitReport]
     errors: list[str] = field(default_factory=list)
+    leaks: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def can_train(self) -> bool:
@@ -141,6 +200,7 @@ class DataReport:
         return {
             "can_train": self.can_train,
             "errors": self.errors,
+            "leaks": self.leaks,
             "splits": {use: report.to_dict(names) for use, report in self.splits.items()},
         }
 

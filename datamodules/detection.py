@@ -20,15 +20,15 @@ from torch.utils.data import Dataset
 from datamodules.annotations import Annotations, box_notes, usable_boxes
 from datamodules.base import DataModule
 from datamodules.box_report import BoxReport
-from datamodules.check import ItemReport, Progress, SplitReport
+from datamodules.check import Evidence, ItemReport, Progress, SplitReport, pixel_digest
 from datamodules.collate import collate_detection, planes
 from datamodules.detection_transforms import DetectionEvalTransform, DetectionTrainTransform
 from datamodules.packed import PackedStrings
 from datamodules.samplers import sample_rng
-from datamodules.store import Shelf, Store
+from datamodules.store import Shelf, Store, read_resized, read_shrunk
 from datamodules.stored_picture import whole
 from densevision.errors import UserError
-from densevision.io import exif_orientation, read_image, resize_image, stored_size
+from densevision.io import exif_orientation, read_image, stored_size
 from densevision.structures import DetectionSample, DetectionTruth, LabelMap, SampleKey
 
 _SIZES_AT_START = 1000  # pictures whose headers are read before training; check_data reads all
@@ -83,7 +83,7 @@ class DetectionDataset(Dataset[DetectionSample]):
         Raises:
             UserError: the file cannot be read.
         """
-        image, size = _read_shrunk(self.path(key.index)) if self.stored is None else self.stored[key.index]
+        image, size = read_shrunk(self.path(key.index)) if self.stored is None else self.stored[key.index]
         boxes, labels = self._usable(key.index, size)
         if image.shape[:2] != size:  # stored smaller
             boxes = boxes * np.divide(image.shape[:2], size).astype(np.float32)[[1, 0, 1, 0]]
@@ -124,10 +124,10 @@ class DetectionDataset(Dataset[DetectionSample]):
         """
         paths = PackedStrings(os.path.join(self.folder, file) for file in self.annotations.files)
         if isinstance(self.transform, DetectionEvalTransform):
-            read = partial(_read_at, size=self.transform.image_size)
+            read = partial(read_resized, size=self.transform.image_size)
             self.stored = store.build(paths, f"picture {self.transform.image_size}", read)
         else:
-            self.stored = store.build(paths, f"picture {cache_side}", partial(_read_shrunk, side=cache_side))
+            self.stored = store.build(paths, f"picture {cache_side}", partial(read_shrunk, side=cache_side))
         return self
 
     def _usable(self, index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -195,14 +195,34 @@ class DetectionDataset(Dataset[DetectionSample]):
         except UserError as error:
             report.errors.append(str(error))
             return report
-        report.size = (image.shape[0], image.shape[1])
+        report.size, report.digest = (image.shape[0], image.shape[1]), pixel_digest(image)
         _, labels = self._usable(index, report.size)
+        wrong = self._stated(index, report.size)[2]
+        if wrong.any():
+            report.remarks.append(f"{int(wrong.sum())} of {len(wrong)} boxes are clipped or left out")
         report.class_counts = np.bincount(labels, minlength=self.label_map.num_classes)
         if self.has_labels and not len(labels):
             report.notes.append("pictures without a box, which teach what is background")
         if exif_orientation(path) != 1:
             report.notes.append("pictures with an EXIF orientation, which is ignored: boxes must match stored pixels")
         return report
+
+    def evidence(self, index: int) -> Evidence:
+        """The picture with its boxes as stated."""
+        try:
+            image = read_image(self.path(index))
+        except UserError:
+            return Evidence(None)
+        return Evidence(image, None, *self._stated(index, (image.shape[0], image.shape[1])))
+
+    def _stated(self, index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(N, 4) xyxy as stated, (N,) class indices, and (N,) whether a box is clipped or left out, crowds apart."""
+        own = slice(*self.annotations.starts[index : index + 2])
+        stated = self.annotations.boxes[own].copy()
+        stated[:, 2:] += stated[:, :2]
+        boxes, keep = usable_boxes(self.annotations.boxes[own], self.annotations.crowd[own], *size)
+        wrong = ~self.annotations.crowd[own] & (~keep | (np.abs(stated - boxes) > 1).any(axis=1))
+        return stated, self.annotations.labels[own], wrong
 
     def box_report(self) -> BoxReport:
         """Sizes and numbers of the boxes that can be learnt from."""
@@ -264,20 +284,6 @@ class DetectionDataModule(DataModule):
         report = super().check_split(split, dataset, progress)
         report.boxes = dataset.box_report() if dataset.has_labels else None
         return report
-
-
-def _read_shrunk(path: Path, side: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
-    """A picture, shrunk to the shorter side ``side`` if that is less than its own, and its own size."""
-    image = read_image(path)
-    size = (image.shape[0], image.shape[1])
-    if side is None or side >= min(size):
-        return image, size
-    return resize_image(image, [max(1, round(length * side / min(size))) for length in size]), size
-
-
-def _read_at(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-    image = read_image(path)
-    return resize_image(image, size), (image.shape[0], image.shape[1])
 
 
 def _classes(label_map: LabelMap) -> str:

@@ -74,25 +74,24 @@ class FoldersDataset(SegmentationDataset):
             self.by_color[codes] = self.lookup_table[list(classes.colors.values())]
             self.meaning = zlib.crc32(codes.data, self.meaning)
 
-    def read_indices(self, file: str | Path) -> np.ndarray:
-        """A mask as (H, W) uint8 class indices with IGNORE_INDEX.
+    def indices_as_stored(self, file: str | Path) -> np.ndarray:
+        """A mask as (H, W) uint8 class indices with IGNORE_INDEX, and IMPOSSIBLE where no class is.
 
         Raises:
-            UserError: it cannot be read, or holds a value or colour of no class; names the file and what it holds.
+            UserError: it cannot be read.
         """
         if self.colors is None or not _holds_colors(file):
-            return super().read_indices(file)
-        image = read_image(file)
-        indices = self.by_color[_code(image.astype(np.int32))]
-        unknown = indices == IMPOSSIBLE
-        if unknown.any():
-            found = Counter(map(tuple, image[unknown][:100_000].tolist())).most_common()
-            named = ", ".join("({}, {}, {})".format(*color) for color, _ in found[:_SHOWN])
-            more = f" and {len(found) - _SHOWN} more colours" if len(found) > _SHOWN else ""
-            raise UserError(
-                f"{file} holds the colours {named}{more} at {int(unknown.sum())} pixels, which no class has{LIST_ALL}"
-            )
-        return indices
+            return super().indices_as_stored(file)
+        return self.by_color[_code(read_image(file).astype(np.int32))]
+
+    def complaint(self, file: str | Path, wrong: np.ndarray) -> str:
+        """The sentence about a file that holds what no class has, at the pixels ``wrong``, (H, W) bool."""
+        if self.colors is None or not _holds_colors(file):
+            return super().complaint(file, wrong)
+        found = Counter(map(tuple, read_image(file)[wrong][:100_000].tolist())).most_common()
+        named = ", ".join("({}, {}, {})".format(*color) for color, _ in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more colours" if len(found) > _SHOWN else ""
+        return f"{file} holds the colours {named}{more} at {int(wrong.sum())} pixels, which no class has{LIST_ALL}"
 
 
 def find_pairs(root: Path, data: DataConfig, split: str) -> list[Pair]:

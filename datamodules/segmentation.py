@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.check import ItemReport
+from datamodules.check import Evidence, ItemReport, pixel_digest
 from datamodules.collate import planes
 from datamodules.packed import PackedStrings
 from datamodules.samplers import sample_rng
@@ -180,17 +181,23 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         Raises:
             UserError: it cannot be read or holds an id that cannot be; names the file and the ids.
         """
-        raw = read_label(file)
-        indices = cv2.LUT(raw, self.lookup_table)
+        indices = self.indices_as_stored(file)
         if (indices == IMPOSSIBLE).any():
-            found = np.flatnonzero(np.bincount(raw.ravel(), minlength=256))
-            wrong = [str(i) for i in found if self.lookup_table[i] == IMPOSSIBLE]
-            known = np.flatnonzero(self.lookup_table[:IGNORE_INDEX] != IMPOSSIBLE)
-            raise UserError(
-                f"{file} holds the label {'ids' if len(wrong) > 1 else 'id'} {', '.join(wrong)}; "
-                f"known ids are {_ranges(known.tolist())}, and 255 is ignored{LIST_ALL}"
-            )
+            raise UserError(self.complaint(file, indices == IMPOSSIBLE))
         return indices
+
+    def indices_as_stored(self, file: str | Path) -> np.ndarray:
+        """As :meth:`read_indices`, with IMPOSSIBLE where the file holds what no class has."""
+        return cv2.LUT(read_label(file), self.lookup_table)
+
+    def complaint(self, file: str | Path, wrong: np.ndarray) -> str:
+        """The sentence about a file that holds what no class has, at the pixels ``wrong``, (H, W) bool."""
+        found = [str(i) for i in np.unique(read_label(file)[wrong])]
+        known = np.flatnonzero(self.lookup_table[:IGNORE_INDEX] != IMPOSSIBLE)
+        return (
+            f"{file} holds the label {'ids' if len(found) > 1 else 'id'} {', '.join(found)}; "
+            f"known ids are {_ranges(known.tolist())}, and 255 is ignored{LIST_ALL}"
+        )
 
     def require_files(self, labels: bool) -> SegmentationDataset:
         """Return self if every picture has its label file, where ``labels`` says that it needs one.
@@ -225,7 +232,7 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         image, label = None, None
         try:
             image = read_image(pair.image)
-            report.size = (image.shape[0], image.shape[1])
+            report.size, report.digest = (image.shape[0], image.shape[1]), pixel_digest(image)
         except UserError as error:
             report.errors.append(str(error))
         try:
@@ -246,6 +253,15 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         if exif_orientation(pair.image) != 1:
             report.notes.append("pictures with an EXIF orientation, which is ignored: labels must match stored pixels")
         return report
+
+    def evidence(self, index: int) -> Evidence:
+        """The picture and its label as far as they can be read."""
+        pair, image, label = self.pairs[index], None, None
+        with suppress(UserError):
+            image = read_image(pair.image)
+        with suppress(UserError):
+            label = self.indices_as_stored(pair.label)
+        return Evidence(image, label, wrong=None if label is None else label == IMPOSSIBLE)
 
 
 def _with_size(array: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:

@@ -28,6 +28,7 @@ from rich.progress import track
 
 from datamodules.stored_picture import DamagedError, Picture, RawPicture, StripPicture, header_of, write_picture
 from densevision.errors import UserError
+from densevision.io import read_image, resize_image
 
 # a picture's file -> its (H, W[, 3]) uint8 pixels as they are to be stored, and its (height, width) in the file
 Read = Callable[[Path], tuple[np.ndarray, tuple[int, int]]]
@@ -238,6 +239,21 @@ def store_folder(cache_dir: str | None, root: Path) -> Path:
         if os.access(beside, os.W_OK):
             return beside
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "densevision" / name
+
+
+def read_shrunk(path: Path, side: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture, shrunk to the shorter side ``side`` if that is less than its own, and its own size."""
+    image = read_image(path)
+    size = (image.shape[0], image.shape[1])
+    if side is None or side >= min(size):
+        return image, size
+    return resize_image(image, [max(1, round(length * side / min(size))) for length in size]), size
+
+
+def read_resized(path: Path, size: Sequence[int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture at (height, width) ``size``, and its own size."""
+    image = read_image(path)
+    return resize_image(image, size), (image.shape[0], image.shape[1])
 
 
 def _in_chunks(threads: ThreadPoolExecutor, function: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:

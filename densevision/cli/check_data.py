@@ -14,6 +14,7 @@ examples:
   check_data lraspp_v3_cityscapes data.root=/data/cityscapes
   check_data configs/lraspp_v3_cityscapes.yaml --json report.json
   check_data ssdlite_v3_coco data.root=/data/mine     also proposes anchors for the boxes
+  check_data custom_segmentation data.root=/data/mine --pictures wrong
 
 Reads every file of the training and the validation split. Exit status 0: training can start; 1: it cannot.
 """
@@ -24,6 +25,7 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("config", help="a YAML file, or the name of one of the project's configs")
     arguments.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values to change")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there")
+    arguments.add_argument("--pictures", type=Path, metavar="DIR", help="draw there what is wrong or worth a look")
     options = arguments.parse_intermixed_args(argv)
 
     from densevision.config import load_config
@@ -38,6 +40,10 @@ def main(argv: Sequence[str]) -> int:
         anchors = None if boxes is None else _anchor_fit(loaded.config, boxes)
     if options.json:
         write_json(options.json, report.to_dict() | ({} if anchors is None else {"anchors": anchors}))
+    if options.pictures:
+        from densevision.cli.problem_pictures import draw_problems
+
+        print(f"{draw_problems(report, options.pictures)} pictures in {options.pictures}")
     lines = list(report.lines())
     print("\n".join(lines[:-1] + ([] if anchors is None else _anchor_lines(anchors)) + lines[-1:]))
     return 0 if report.can_train else 1

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from densevision.cli import main
-from tests.trees import label_path, write_cityscapes_tree, write_png
+from densevision.io import read_image, read_label
+from tests.trees import label_path, write_cityscapes_tree, write_coco_tree, write_png
 
 
 @pytest.fixture
@@ -58,6 +59,52 @@ def test_all_that_is_wrong_is_told_at_once(tree, tmp_path, capsys):
         assert said in out
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["can_train"], len(report["splits"]["train"]["errors"]), len(report["errors"])) == (False, 3, 1)
+
+
+def test_what_is_wrong_is_drawn(tree, tmp_path, capsys):
+    train = sorted(tree.glob("leftImg8bit/train/*/*.png"))
+    label = read_label(label_path(train[0]))
+    label[4:9, 10:30] = 77
+    write_png(label_path(train[0]), label)
+    train[1].write_bytes(b"<html>")
+    assert check(tree, "--pictures", tmp_path / "wrong") == 1
+    drawn = {file.name: read_image(file) for file in (tmp_path / "wrong").iterdir()}
+    assert set(drawn) == {"train_000000.png", "train_000001.png"}
+    magenta = (drawn["train_000000.png"] == (255, 0, 255)).all(axis=-1)
+    assert magenta.sum() == 5 * 20
+    assert f"2 pictures in {tmp_path / 'wrong'}" in capsys.readouterr().out
+
+
+def test_boxes_that_are_clipped_or_left_out_are_drawn(tmp_path):
+    boxes = [[5, 5, 20, 20], [-10, 5, 30, 10], [50, 30, 0, 0]]
+    annotations = [{"id": k, "image_id": 10, "category_id": 3, "bbox": box} for k, box in enumerate(boxes)]
+    for split in ("train2017", "val2017"):
+        write_coco_tree(tmp_path / "coco", split, annotations=annotations)
+    words = ["check_data", "ssdlite_v3_coco", f"data.root={tmp_path / 'coco'}", "data.batch_size=2"]
+    assert main([*words, "--pictures", str(tmp_path / "wrong")]) == 0
+    drawn = read_image(tmp_path / "wrong" / "train_000000.png")
+    assert (drawn == (255, 0, 255)).all(axis=-1).sum() > 40
+    assert drawn.shape[1] == 60
+
+
+def test_pictures_that_both_splits_have_are_told(tree, tmp_path, capsys):
+    train, val = (sorted(tree.glob(f"leftImg8bit/{split}/*/*.png")) for split in ("train", "val"))
+    write_png(val[1], read_image(train[2]))
+    write_png(train[1], read_image(train[0]))
+    assert check(tree, "--json", tmp_path / "report.json") == 0
+    out = capsys.readouterr().out
+    assert (
+        f"val: note: 1 pictures are in the training split too, pixel for pixel ({val[1].stem} = {train[2].stem})" in out
+    )
+    assert "train: note: 1 pictures occur a second time" in out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["leaks"] == [[val[1].stem, train[2].stem]]
+    assert report["splits"]["train"]["repeated"] == [[train[1].stem, train[0].stem]]
+
+
+def test_a_split_that_judges_itself_is_said(tree, capsys):
+    assert check(tree, "data.val_split=train") == 0
+    assert "split that is trained on, too" in capsys.readouterr().out
 
 
 def test_pictures_of_several_sizes_need_a_crop(tree, capsys):
