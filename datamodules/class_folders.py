@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 
 from datamodules.annotations import distinct_colors
 from datamodules.base import DataModule
-from datamodules.check import ItemReport
+from datamodules.check import Evidence, ItemReport, pixel_digest
 from datamodules.collate import collate_classification, planes
 from datamodules.packed import PackedStrings
 from datamodules.samplers import sample_rng
@@ -151,12 +152,19 @@ class ClassFolderDataset(Dataset[ClassificationSample]):
         report = ItemReport(name=str(Path(file).relative_to(self.root)))
         report.class_counts = np.bincount(self.labels[index : index + 1], minlength=self.label_map.num_classes)
         try:
-            report.size = _with_size(Path(file))[1]
+            image, report.size = _with_size(Path(file))
+            report.digest = pixel_digest(image)
         except UserError as error:
             report.errors.append(str(error))
         if exif_orientation(file) != 1:
             report.notes.append("pictures with an EXIF orientation, which is ignored")
         return report
+
+    def evidence(self, index: int) -> Evidence:
+        """The picture, if it can be read."""
+        with suppress(UserError):
+            return Evidence(read_image(self.files[index]))
+        return Evidence(None)
 
 
 class ClassFoldersDataModule(DataModule):

@@ -164,6 +164,13 @@ def test_profile_command(tmp_path, capsys):
     assert figures["layers"][0]["input"] == [1025, 2049, 3]
 
 
+def test_classes_may_be_said(capsys):
+    assert run("profile", ["mobilenext_cifar10"]) == 1
+    assert "depend on its files" in capsys.readouterr().err
+    assert run("profile", ["mobilenext_cifar10", "--num-classes", "10"]) == 0
+    assert "10 classes, picture 32x32" in capsys.readouterr().out
+
+
 def test_profile_mistakes(capsys, tmp_path):
     assert run("profile", ["lraspp_v3_cityscapes", "model.head.name=aspp"]) == 1
     assert "did you mean 'raspp'" in capsys.readouterr().err

@@ -60,6 +60,9 @@ def mobilenet_v1(
 ) -> Architecture:
     """MobileNetV1, resolved: depthwise separable convolutions, no residuals, the last block followed by the pooling.
 
+    There are no expansions to tap: SSDLite reads what the first block of stride 32 reads (``Conv2d_11_pointwise``, as
+    TF-slim's SSD) and the last block, LR-ASPP the last depthwise output of stride 8.
+
     Args:
         width_mult: multiplies all channel counts, cut off to whole numbers.
         output_stride, dilation_rule: see :func:`densevision.backbones.resolve.place`.

@@ -17,6 +17,7 @@ USAGE = """\
 examples:
   profile configs/lraspp_v3_cityscapes.yaml model.backbone.width_mult=0.75
   profile lraspp_v3_cityscapes --image-size 513 1025
+  profile mobilenext_cifar10 --num-classes 10
   profile paper/classification model.backbone.name=mobilenext
   profile --paper --json paper.json         (exit status 1 when a row is out of tolerance)
   profile --paper --markdown docs/paper_tables.md
@@ -33,17 +34,20 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values to change")
     arguments.add_argument("--paper", action="store_true", help="all published rows beside ours")
     arguments.add_argument("--image-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="picture to count for")
+    arguments.add_argument("--num-classes", type=int, metavar="N", help="where the classes depend on the data's files")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     arguments.add_argument("--markdown", type=Path, metavar="FILE", help="write --paper there as a page, too")
     options = arguments.parse_intermixed_args(argv)
     if options.paper == bool(options.config):
         arguments.error("give a configuration, or --paper")
-    if options.paper and (options.image_size or options.overrides):
+    if options.paper and (options.image_size or options.overrides or options.num_classes):
         arguments.error("--paper counts at the published sizes and takes no others")
     if options.markdown and not options.paper:
         arguments.error("--markdown is a page of the published rows and belongs to --paper")
     if options.image_size and min(options.image_size) < 1:
         arguments.error("--image-size takes two positive numbers")
+    if options.num_classes is not None and options.num_classes < 1:
+        arguments.error("--num-classes takes a positive number")
 
     from rich.console import Console
 
@@ -52,13 +56,16 @@ def main(argv: Sequence[str]) -> int:
     if options.paper:
         status, figures = _paper(console, options.markdown)
     else:
-        status, figures = 0, _profile(console, options.config, options.overrides, options.image_size)
+        status = 0
+        figures = _profile(console, options.config, options.overrides, options.image_size, options.num_classes)
     if options.json:
         _write(options.json, json.dumps(figures, indent=2) + "\n")
     return status
 
 
-def _profile(console: Console, config: str, overrides: Sequence[str], image_size: list[int] | None) -> dict[str, Any]:
+def _profile(
+    console: Console, config: str, overrides: Sequence[str], image_size: list[int] | None, classes: int | None
+) -> dict[str, Any]:
     from dataclasses import asdict
 
     import torch
@@ -71,7 +78,7 @@ def _profile(console: Console, config: str, overrides: Sequence[str], image_size
     loaded = load_config(config, overrides)
     with loaded.blaming_origin():
         model_config = resolved(loaded.config.model)
-        num_classes = default_num_classes(loaded.config)
+        num_classes = classes or default_num_classes(loaded.config)
         with torch.device("meta"):
             model = build_model(model_config, num_classes, load_weights=False)
     height, width = image_size or loaded.config.data.image_size or DEFAULT_SIZE
