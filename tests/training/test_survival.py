@@ -117,4 +117,4 @@ def test_a_run_killed_five_times_ends_as_if_it_never_was(tmp_path, workers, more
 @pytest.mark.parametrize("more", [[], AVERAGED], ids=["plain", "averaged"])
 def test_a_run_killed_twenty_times_ends_as_if_it_never_was(tmp_path, more):
     kills = [("write", 2), ("evaluation", 1), ("step", 3), ("write", 1), ("evaluation", 3)] * 4
-    survives(tmp_path, kills, workers=2, more=more, steps=50)
+    survives(tmp_path, kills, workers=2, more=more, steps=36)
