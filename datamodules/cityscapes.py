@@ -81,6 +81,8 @@ class CityscapesDataModule(DataModule):
             cities, key = self.data.train_cities, "data.train_cities"
         elif split == self.data.val_split:
             cities, key = self.data.val_cities, "data.val_cities"
+        elif split == self.data.train_split:
+            cities, key = self.data.train_cities, "data.train_cities"
         pairs = find_pairs(root, split, annotations, cities, key)
         data = self.data
         if not training:
@@ -137,6 +139,8 @@ def find_pairs(
     if not (pictures / split).is_dir():
         raise UserError(f"{pictures}: {unknown_name('split', split, _folders(pictures))}")
     there = _folders(pictures / split)
+    if cities is not None and not list(cities):
+        raise UserError("no city is named; null takes all", key=key)
     for city in cities or ():
         if city not in there:
             raise UserError(f"{pictures / split}: {unknown_name('city', city, there)}", key)

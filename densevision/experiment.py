@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,16 +15,16 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from datamodules import DATAMODULES
-from densevision.checkpoint import read_densevision_checkpoint
-from densevision.config import Config, LoadedConfig, config_from_dict, config_to_dict, lookup
+from densevision.checkpoint import read_densevision_checkpoint, stored_config, stored_label_map
+from densevision.config import Config, LoadedConfig, config_to_dict, flat_items, lookup
 from densevision.errors import UserError
 from densevision.inference import model_from_checkpoint
-from densevision.io import atomic_write, write_json
+from densevision.io import atomic_write, make_folder, remove_partial_files, write_json
 from densevision.models import build_model, check_batch_norm, check_head, resolved
 from densevision.segmentation.losses import sqrt_class_weights
 from densevision.structures import LabelMap
@@ -38,6 +40,11 @@ from densevision.training.recalibration import BatchNormRecalibration
 from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
 from densevision.training.run_log import EvaluationBar, RunLog
 
+# keys of the model that say what is made of its outputs; all others are built into its weights
+AFTER_THE_NETWORK = {
+    f"model.head.{name}"
+    for name in ("score_threshold", "nms_iou", "max_detections", "candidates_per_class", "clip_before_nms")
+}
 TASKS: dict[str, Callable[..., BaseTask]] = {
     "segmentation": SegmentationTask,
     "detection": DetectionTask,
@@ -82,7 +89,7 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
     config, run_dir = loaded.config, run_directory(loaded)
     quiet_libraries()
     with loaded.blaming_origin():
-        _check_length(config)
+        _check_run(config)
         datamodule = build_datamodule(config)
         datamodule.setup("fit")
         datamodule.train_dataloader()  # says so now if the split does not fill a batch
@@ -90,9 +97,9 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         check_batch_norm(config.model, config.data.crop_size or config.data.image_size, config.data.batch_size)
         config.model = resolved(config.model)
         task = build_task(config, datamodule.label_map, _class_weights(config, datamodule))
+        trainer = build_trainer(config, run_dir, console)
         point = _begin_run_directory(config, run_dir, console)
-    logger = build_wandb_logger(config, run_dir)
-    trainer = build_trainer(config, run_dir, console, [logger] if logger else [])
+    trainer.logger = build_wandb_logger(config, run_dir)
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     console.print(
         f"{config.model.head.name} on {config.model.backbone.name}: {parameters / 1e6:.2f} M parameters; "
@@ -100,11 +107,15 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         highlight=False,
         soft_wrap=True,
     )
-    failed = True
+    failed, on_interrupt = True, signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(task, datamodule=datamodule, ckpt_path=point.path if point else None)
         failed = False
+    except SystemExit:  # what Lightning makes of an interrupt
+        raise KeyboardInterrupt from None
     finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves it ignored
         finish_wandb(failed)
     summary = _summary(trainer, task, run_dir, parameters, time.perf_counter() - began)
     if trainer.is_global_zero:
@@ -133,12 +144,14 @@ def evaluate(
     """
     quiet_libraries()
     stored = read_densevision_checkpoint(checkpoint)
-    loaded = config_from_dict(stored["densevision"]["config"], str(checkpoint), overrides)
+    loaded = stored_config(stored, str(checkpoint), overrides)
     config = loaded.config
+    with loaded.blaming_origin():
+        _check_same_model(config, stored_config(stored, str(checkpoint)).config)
     with loaded.blaming_origin():
         datamodule = build_datamodule(config)
         loader = datamodule.eval_dataloader(split or config.data.val_split)
-    trained_on = LabelMap.from_dict(stored["densevision"]["label_map"])
+    trained_on = stored_label_map(stored, str(checkpoint))
     if trained_on.names != datamodule.label_map.names:
         raise UserError(
             f"{checkpoint} was trained on the classes {', '.join(trained_on.names)}; the data set "
@@ -158,7 +171,7 @@ def evaluate(
         if not isinstance(task, SegmentationTask) or not labelled:
             raise UserError("a report is written of segmentation on a split with labels")
         task.picture_scores = {}
-    trainer = build_trainer(config, run_dir=None, console=console, loggers=[])
+    trainer = build_trainer(config, run_dir=None, console=console)
     trainer.validate(task, loader, verbose=False)
     result = {"checkpoint": str(checkpoint), "split": split or config.data.val_split, "pictures": len(loader.source)}
     if report is not None and trainer.is_global_zero:
@@ -168,8 +181,12 @@ def evaluate(
     return {**result, **task.report} if labelled else result
 
 
-def build_trainer(config: Config, run_dir: Path | None, console: Console, loggers: list[Logger]) -> pl.Trainer:
-    """Lightning's trainer for training in ``run_dir``, or for evaluation alone where that is None."""
+def build_trainer(config: Config, run_dir: Path | None, console: Console) -> pl.Trainer:
+    """Lightning's trainer for training in ``run_dir``, or for evaluation alone where that is None.
+
+    Raises:
+        UserError: a device, accelerator or number of nodes that is not there.
+    """
     settings = config.trainer
     callbacks: list[pl.Callback] = [EvaluationBar(console)]
     if run_dir is not None:
@@ -183,28 +200,32 @@ def build_trainer(config: Config, run_dir: Path | None, console: Console, logger
         if settings.bn_recalibration:
             callbacks.append(BatchNormRecalibration(settings.bn_recalibration))  # of the average: after it
     every = settings.val_every * settings.accumulate if settings.val_every else None  # Lightning counts batches
-    return pl.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        precision=settings.precision,  # type: ignore[arg-type]
-        max_steps=settings.max_steps or -1,
-        max_epochs=settings.max_epochs or -1,
-        val_check_interval=every,
-        check_val_every_n_epoch=None if every else 1,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=config.optim.clip_norm,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # the samplers of the datamodules know their share
-        logger=loggers or False,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=run_dir,
-        log_every_n_steps=settings.log_every,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=run_dir is not None,
-    )
+    try:
+        return pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            precision=settings.precision,  # type: ignore[arg-type]
+            max_steps=settings.max_steps or -1,
+            max_epochs=settings.max_epochs or -1,
+            val_check_interval=every,
+            check_val_every_n_epoch=None if every else 1,
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=config.optim.clip_norm,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # the samplers of the datamodules know their share
+            logger=False,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=run_dir,
+            log_every_n_steps=settings.log_every,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=run_dir is not None,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"these devices cannot be used (trainer.accelerator, devices, num_nodes): {reason}") from error
 
 
 def quiet_libraries() -> None:
@@ -215,7 +236,23 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"lightning\.")
 
 
-def _check_length(config: Config) -> None:
+def _check_same_model(config: Config, trained: Config) -> None:
+    """Refuse overrides that the weights of a checkpoint cannot follow."""
+    asked, stored = (dict(flat_items(config_to_dict(c))) for c in (config, trained))
+    for key, value in asked.items():
+        fixed = key.startswith(("task", "model.")) and key not in AFTER_THE_NETWORK
+        if fixed and value != stored[key]:
+            raise UserError(f"the checkpoint was trained with {stored[key]}; only training changes that", key=key)
+
+
+def _check_run(config: Config) -> None:
+    """Mistakes that would show late or never: a training without an end, nodes that nobody starts."""
+    started = "WORLD_SIZE" in os.environ or "SLURM_NTASKS" in os.environ
+    if config.trainer.num_nodes > 1 and not started:
+        raise UserError(
+            "several nodes are started by torchrun or srun, one command on each; this process is alone",
+            key="trainer.num_nodes",
+        )
     if config.trainer.max_steps is None and config.trainer.max_epochs is None:
         raise UserError("give trainer.max_steps or trainer.max_epochs, so that the training ends")
 
@@ -250,7 +287,8 @@ def _begin_run_directory(config: Config, run_dir: Path, console: Console) -> Res
             console.print(f"warning: {note}")
         console.print(f"going on from {point.path}, step {point.step}")
     if is_first_process():
-        run_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(run_dir)
+        remove_partial_files(run_dir / "checkpoints")
         cut_metrics(run_dir / METRICS, point.step if point else 0)
         with atomic_write(run_dir / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))), encoding="utf-8")

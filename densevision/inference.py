@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from densevision.checkpoint import read_densevision_checkpoint
-from densevision.config import Config, config_from_dict
+from densevision.checkpoint import read_densevision_checkpoint, stored_config, stored_label_map
+from densevision.config import Config
 from densevision.detection.ssdlite import SSDLite
 from densevision.errors import UserError
 from densevision.io import atomic_write, read_image, resize_image, write_json, write_png
@@ -235,11 +235,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
     """
     target = _device(device)
     stored = read_densevision_checkpoint(path)
-    config = _config(stored, str(path))
+    config = stored_config(stored, str(path)).config
     if config.task not in PREDICTORS:
         raise UserError(f"{path} was trained for {config.task}; only {', '.join(PREDICTORS)} can be predicted")
     model = model_from_checkpoint(stored, str(path))
-    return PREDICTORS[config.task](model, config, _label_map(stored, str(path)), target)
+    return PREDICTORS[config.task](model, config, stored_label_map(stored, str(path)), target)
 
 
 def model_from_checkpoint(stored: dict[str, Any], source: str) -> Segmenter | SSDLite:
@@ -252,7 +252,7 @@ def model_from_checkpoint(stored: dict[str, Any], source: str) -> Segmenter | SS
     Raises:
         UserError: its configuration is not valid, or its weights do not fit it.
     """
-    config, label_map = _config(stored, source), _label_map(stored, source)
+    config, label_map = stored_config(stored, source).config, stored_label_map(stored, source)
     model = build_model(config.model, label_map.num_classes, load_weights=False)
     weights = {k.removeprefix(_PREFIX): v for k, v in stored["state_dict"].items() if k.startswith(_PREFIX)}
     expected = model.state_dict()
@@ -274,20 +274,6 @@ def _misfit(other: dict[str, torch.Size], expected: dict[str, torch.Tensor], num
         return f"its weights predict {counts.pop()} classes, its label map names {num_classes}"
     name, shape = next(iter(other.items()))
     return f"its weights do not fit its configuration: {name} is {tuple(shape)}, not {tuple(expected[name].shape)}"
-
-
-def _config(stored: dict[str, Any], source: str) -> Config:
-    values = stored["densevision"].get("config")
-    if not isinstance(values, dict):
-        raise UserError(f"{source} holds no configuration; it is damaged or from another version of densevision")
-    return config_from_dict(values, source).config
-
-
-def _label_map(stored: dict[str, Any], source: str) -> LabelMap:
-    try:
-        return LabelMap.from_dict(stored["densevision"]["label_map"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{source} holds no list of classes; it is damaged or from another version") from error
 
 
 def _device(device: str | torch.device) -> torch.device:

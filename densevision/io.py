@@ -12,6 +12,7 @@ The rules for a picture, the same in training, evaluation and prediction:
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -31,6 +32,7 @@ from PIL import Image, UnidentifiedImageError
 from densevision.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_PARTIAL = ".partial"  # in the names of files that are being written
 MAX_PIXELS = 2**27  # 400 MB as RGB; a small file can claim far more
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -163,16 +165,40 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to; it takes the name ``path`` if the block ends well.
 
     Whoever reads ``path`` sees the old file or the whole new one; after an error nothing is left behind.
+
+    Raises:
+        UserError: it cannot be written there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    make_folder(path.parent)
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{_PARTIAL}{path.suffix}")
     try:
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())  # the name must not reach the disk before the content
         os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make a folder and those above it; one that is there already is fine.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what killed writers left in ``folder``; nobody may be writing there."""
+    for partial in folder.glob(f".*{_PARTIAL}*"):
         partial.unlink(missing_ok=True)
 
 

@@ -34,13 +34,13 @@ def main(argv: Sequence[str]) -> int:
     from rich.progress import track
 
     from densevision.inference import load
-    from densevision.io import exif_orientation, list_images
+    from densevision.io import exif_orientation, list_images, make_folder
 
     paths = list({path.resolve(): path for path in list_images(options.inputs)}.values())
     names = output_names(paths)
     _spare_inputs(paths, names, options.output)
     predictor = load(options.checkpoint, options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    _make_folder(options.output)
+    make_folder(options.output)
 
     console = Console(stderr=True)
     results = predictor.predict_many(paths)
@@ -91,10 +91,3 @@ def _spare_inputs(paths: Sequence[Path], names: Iterable[str], folder: Path) -> 
         for output in (folder / f"{name}.png", folder / f"{name}_labelIds.png"):
             if output.resolve() in inputs:
                 raise UserError(f"{output} would be overwritten by its own prediction; choose another --output")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error

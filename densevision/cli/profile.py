@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densevision.cli import parser
-from densevision.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
+    from densevision.io import write_json
+
     # a pipe has no width, and a table cut to 80 columns there helps nobody
     console = Console(width=None if Console().is_terminal else 200)
     if options.paper:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         status = 0
         figures = _profile(console, options.config, options.overrides, options.image_size, options.num_classes)
     if options.json:
-        _write(options.json, json.dumps(figures, indent=2) + "\n")
+        write_json(options.json, figures)
     return status
 
 
@@ -131,6 +131,7 @@ def _paper(console: Console, page: Path | None) -> tuple[int, dict[str, Any]]:
     from rich.table import Table
 
     from densevision.cli.paper_report import markdown, paper_report
+    from densevision.io import atomic_write
 
     report = paper_report()
     for content in report.tables:
@@ -146,15 +147,9 @@ def _paper(console: Console, page: Path | None) -> tuple[int, dict[str, Any]]:
             console.print(note, highlight=False)
     console.print(report.summary, highlight=False)
     if page:
-        _write(page, markdown(report))
+        with atomic_write(page) as partial:
+            partial.write_text(markdown(report), encoding="utf-8")
     return int(bool(report.wrong)), report.figures
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text)
-    except OSError as error:
-        raise UserError(f"{file} could not be written ({error.strerror})") from error
 
 
 def _millions(*counts: int) -> list[str]:

@@ -74,6 +74,15 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def flat_items(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of nested dicts."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat_items(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def find_config(path: str | Path) -> Path:
     """The file that ``path`` names: as it stands, or among the project's configs, ``.yaml`` being optional."""
     return _find(path, [Path(), *CONFIG_DIRS])

@@ -230,7 +230,7 @@ class WandbConfig:
 @dataclass
 class Config:
     task: str = choice("segmentation", "detection", "classification")
-    seed: int = number(0, 0)
+    seed: int = number(0, 0, 2**32 - 1)
     output_dir: str | None = None  # null: runs/<name of the config file>
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from densevision.config.schema import Config
-from densevision.io import resize_label, write_png
+from densevision.io import make_folder, resize_label, write_png
 from densevision.metrics.segmentation import ConfusionMatrix, SegmentationScores
 from densevision.segmentation.losses import SegmentationLoss
 from densevision.segmentation.segmenter import Segmenter
@@ -60,7 +60,7 @@ class SegmentationTask(BaseTask):
 
     def keep_predictions(self, where: Path) -> None:
         """Write class maps as PNGs of the data set's own ids, ``where/<name>.png``."""
-        where.mkdir(parents=True, exist_ok=True)
+        make_folder(where)
         to_ids = np.array(self.label_map.ids, dtype=np.uint8)
 
         def write(names: Sequence[str], class_maps: Tensor) -> None:

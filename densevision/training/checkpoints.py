@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             with atomic_write(path) as temporary:
                 torch.save(checkpoint, temporary)
-        except OSError as error:
-            raise UserError(
-                f"{path} could not be written ({error.strerror}); the checkpoint before it is whole"
-            ) from error
+        except (UserError, RuntimeError) as error:  # torch's writer has no OSError for a full disk
+            raise UserError(f"{error}; the checkpoint before it is whole") from error
 
 
 class Checkpoints(Checkpoint):
@@ -38,6 +38,9 @@ class Checkpoints(Checkpoint):
 
     Saved after each evaluation (so also at the end), and every ``every`` steps between. The best is the first with
     the greatest ``task.evaluation[task.monitor]``; a value that is not a number counts as the least.
+
+    An interrupt (Ctrl-C) lets the step end and saves before it stops the training, a second one stops at once; of
+    several processes each stops at once, since they would not stop at the same step.
 
     Lightning's ModelCheckpoint is not used: its ``save_last`` is not the last when the metric worsens.
     """
@@ -47,6 +50,17 @@ class Checkpoints(Checkpoint):
         self.every = every
         self.best: float | None = None
         self.best_step = 0
+        self.interrupted = False
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let a first interrupt wait for a whole step and its checkpoint; a second one stops at once."""
+        alone = trainer.world_size == 1 and threading.current_thread() is threading.main_thread()
+        if alone and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def _on_interrupt(self, number: int, frame: Any) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self.best_step}
@@ -58,10 +72,11 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loop = trainer.fit_loop
-        due = trainer.global_step % self.every == 0 and not loop._should_accumulate()
+        due = (self.interrupted or trainer.global_step % self.every == 0) and not loop._should_accumulate()
         # a checkpoint before an evaluation would, resumed, take it for done
         if due and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
             self._save_last(trainer)
+            self._stop_if_interrupted()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
@@ -75,6 +90,11 @@ class Checkpoints(Checkpoint):
         self._save_last(trainer)
         if better and trainer.is_global_zero:
             _replace_by_copy(self.folder / LAST, self.folder / BEST)
+        self._stop_if_interrupted()
+
+    def _stop_if_interrupted(self) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         last = self.folder / LAST

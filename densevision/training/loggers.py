@@ -29,7 +29,7 @@ def build_wandb_logger(config: Config, run_dir: Path) -> WandbLogger | None:
     run_id = id_file.read_text().strip() if id_file.exists() else uuid.uuid4().hex[:8]
     if getattr(rank_zero_only, "rank", 0) == 0:
         id_file.write_text(run_id + "\n")
-    return WandbLogger(
+    logger = WandbLogger(
         project=config.wandb.project,
         entity=config.wandb.entity,
         name=config.wandb.name or run_dir.name,
@@ -40,6 +40,8 @@ def build_wandb_logger(config: Config, run_dir: Path) -> WandbLogger | None:
         mode=mode,  # not offline=True, which Lightning passes on through the environment, too late
         config=config_to_dict(config),
     )
+    logger._wandb_init.pop("anonymous", None)  # W&B warns of it, and Lightning always passes it
+    return logger
 
 
 def finish_wandb(failed: bool) -> None:

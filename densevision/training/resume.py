@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from densevision.checkpoint import read_densevision_checkpoint
-from densevision.config import config_to_dict
+from densevision.config import config_to_dict, flat_items
+from densevision.config.lookup import suggestion
 from densevision.config.schema import Config
 from densevision.errors import UserError
 from densevision.io import atomic_write
@@ -69,14 +69,17 @@ def find_resume_point(resume: str, run_dir: Path, config: Config) -> ResumePoint
 
 
 def _resume_point(path: Path, config: Config) -> ResumePoint:
+    if not path.exists():
+        near = suggestion(str(path), ["auto", "never"])
+        raise UserError(f"expected auto, never or a checkpoint's path; there is no file {path}{near}", "trainer.resume")
     stored = read_densevision_checkpoint(path)
     _check_same_experiment(stored, path, config)
     return ResumePoint(path, int(stored["global_step"]))
 
 
 def _check_same_experiment(stored: dict[str, Any], path: Path, config: Config) -> None:
-    before = dict(_flat(stored["densevision"]["config"]))
-    now = dict(_flat(config_to_dict(config)))
+    before = dict(flat_items(stored["densevision"]["config"]))
+    now = dict(flat_items(config_to_dict(config)))
     # the one-cycle schedule is drawn up for all its steps and cannot be lengthened
     fixed = ("trainer.max_steps", "trainer.max_epochs") if config.optim.schedule == "one_cycle" else ()
     differing = [
@@ -89,14 +92,6 @@ def _check_same_experiment(stored: dict[str, Any], path: Path, config: Config) -
             f"{path} belongs to another experiment: {'; '.join(differing)}. "
             "Choose another output_dir, or trainer.resume=never to begin again"
         )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def set_aside(run_dir: Path) -> Path | None:

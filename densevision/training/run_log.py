@@ -13,12 +13,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from densevision.errors import UserError
+
 
 class RunLog(pl.Callback):
     """Writes loss, learning rate and images/s every ``every`` steps, and each evaluation.
 
     A line of ``metrics.jsonl`` has ``step``, ``epoch``, ``seconds`` since this process began to train, and either
-    ``loss``, ``lr``, ``images_per_second`` and ``data_wait`` (the share of the time that this process waited for
+    ``train/loss``, ``train/lr``, ``train/images_per_second`` and ``train/data_wait`` (the share of the time waited for
     batches: what faster data would save) or the values of an evaluation (null where a class does not occur). The device
     is waited for on written steps only. Also ends the training with an evaluation.
     """
@@ -72,6 +74,11 @@ class RunLog(pl.Callback):
             return
         task: Any = pl_module
         loss = task.take_loss()
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} at step {step}: lower optim.lr, warm up longer (optim.warmup_steps) or bound the "
+                "gradient (optim.clip_norm)"
+            )
         now, waited = time.perf_counter(), self._waited_for_data(trainer)
         values = {
             "loss": loss,
@@ -124,7 +131,9 @@ class RunLog(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._stop_bar()
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
-            self.console.print(f"interrupted at step {trainer.global_step}; the same command goes on from last.ckpt")
+            saved = (self.file.parent / "checkpoints" / "last.ckpt").exists()
+            then = "the same command goes on from the last checkpoint" if saved else "there is no checkpoint yet"
+            self.console.print(f"interrupted at step {trainer.global_step}; {then}", highlight=False)
 
     @staticmethod
     def _waited_for_data(trainer: pl.Trainer) -> float:

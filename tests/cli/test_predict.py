@@ -89,7 +89,7 @@ def test_inputs_are_not_overwritten(checkpoint, tmp_path, capsys):
     [
         (["nowhere.png"], "nowhere.png does not exist"),
         (["empty"], "holds no pictures"),
-        (["a.png", "--output", "a.png"], "cannot make the folder"),
+        (["a.png", "--output", "a.png"], "cannot be made"),
     ],
     ids=["no file", "no pictures", "output is a file"],
 )

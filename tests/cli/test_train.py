@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -303,3 +304,156 @@ def test_as_a_real_process_from_any_folder(street, tmp_path):
     assert (tmp_path / "runs" / CONFIG / "checkpoints" / "best.ckpt").is_file()
     assert "Traceback" not in done.stderr
     assert "warning" not in done.stderr.lower()
+
+
+@pytest.mark.parametrize("override", ["model.backbone.width_mult=0.5", "model.head.channels=64", "task=detection"])
+def test_evaluation_refuses_what_only_training_changes(street, tmp_path, capsys, override):
+    run = tmp_path / "run"
+    assert train(street, run, "trainer.max_steps=1") == 0
+    assert main(["evaluate", str(run / "checkpoints/best.ckpt"), override]) == 1
+    said = capsys.readouterr().err
+    assert override.split("=")[0] in said
+    assert said.startswith("error: ")
+
+
+def test_evaluation_of_the_training_split_keeps_its_cities(street, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out.json"
+    assert train(street, run, "trainer.max_steps=1") == 0
+    words = ["--split", "train", "data.train_cities=[ulm]", "--json", str(out)]
+    assert main(["evaluate", str(run / "checkpoints/best.ckpt"), *words]) == 0
+    assert json.loads(out.read_text())["pictures"] == 3
+
+
+def test_a_spoilt_checkpoint_is_an_error_whatever_is_wrong_with_it(street, tmp_path, capsys):
+    """Seeded fuzz: bytes flipped anywhere, the file cut anywhere; torch alone takes flipped weights for good ones."""
+    run, spoilt = tmp_path / "run", tmp_path / "spoilt.ckpt"
+    assert train(street, run, "trainer.max_steps=1") == 0
+    good = (run / "checkpoints" / "best.ckpt").read_bytes()
+    rng = np.random.default_rng(0)
+    for case in range(50):
+        content = bytearray(good)
+        place = int(rng.integers(len(content)))
+        if case % 2:
+            content[place] ^= 1 << int(rng.integers(8))
+        else:
+            del content[place:]
+        spoilt.write_bytes(content)
+        status = main(
+            ["predict", str(spoilt), str(street / "leftImg8bit/test/berlin"), "--output", str(tmp_path / "out")]
+        )
+        said = capsys.readouterr().err
+        if status == 0:  # a flip in what the archive says about itself, such as a date
+            left, right = weights(spoilt), weights(run / "checkpoints" / "best.ckpt")
+            assert_equal_weights(left, right)
+        else:
+            assert said.startswith("error: ")
+            assert "spoilt.ckpt" in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda stored: stored["densevision"].pop("config"),
+        lambda stored: stored["densevision"].update(label_map=3),
+        lambda stored: stored.update(state_dict=None),
+        lambda stored: stored["state_dict"].update({"model.stem": "no tensor"}),
+        lambda stored: stored.pop("densevision"),
+    ],
+    ids=["no config", "no classes", "no weights", "no tensor", "another project's"],
+)
+def test_a_checkpoint_of_other_content_is_an_error(street, tmp_path, capsys, change):
+    run = tmp_path / "run"
+    assert train(street, run, "trainer.max_steps=1") == 0
+    file = run / "checkpoints" / "best.ckpt"
+    stored = torch.load(file, weights_only=True)
+    change(stored)
+    torch.save(stored, file)
+    for verb in (
+        ["evaluate", str(file)],
+        ["predict", str(file), str(street / "leftImg8bit/test/berlin"), "--output", str(tmp_path / "x")],
+    ):
+        assert main(verb) == 1
+        assert capsys.readouterr().err.startswith(f"error: {file}")
+
+
+def test_what_cannot_be_written_is_an_error(street, tmp_path, capsys):
+    run, file = tmp_path / "run", tmp_path / "file"
+    file.write_text("in the way")
+    assert train(street, file / "run", "trainer.max_steps=1") == 1
+    assert train(street, run, "trainer.max_steps=1") == 0
+    best = str(run / "checkpoints" / "best.ckpt")
+    assert main(["evaluate", best, "--json", str(file / "out.json")]) == 1
+    assert main(["evaluate", best, "--save-predictions", str(file)]) == 1
+    assert main(["show_batch", CONFIG, f"data.root={street}", *SMALL, "--output", str(run)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if line.startswith("error: ")]) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["trainer.devices=abc"], "devices"),
+        (["trainer.devices=0"], "devices"),
+        (["trainer.accelerator=tpuu"], "tpuu"),
+        (["trainer.num_nodes=2"], "torchrun"),
+        (["seed=4294967296"], "seed"),
+        (["trainer.resume=atuo"], "did you mean 'auto'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_wrong_ways_to_start_are_told_before_anything_is_written(street, tmp_path, capsys, words, expected):
+    assert train(street, tmp_path / "run", "trainer.max_steps=1", *words) == 1
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(street, tmp_path, capsys):
+    assert train(street, tmp_path / "run", "trainer.max_steps=4", "optim.lr=1e30") == 1
+    said = capsys.readouterr().err
+    assert "the loss is nan" in said or "the loss is inf" in said
+    assert "optim.lr" in said
+
+
+def test_a_new_start_clears_what_a_killed_writer_left(street, tmp_path):
+    run = tmp_path / "run"
+    assert train(street, run, "trainer.max_steps=1", "optim.schedule=constant") == 0
+    left = run / "checkpoints" / ".last.1a2b3c4d.partial.ckpt"
+    left.write_bytes(b"half")
+    assert train(street, run, "trainer.max_steps=2", "optim.schedule=constant") == 0
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("place", ["step", "evaluation"])
+def test_an_interrupt_saves_the_step_and_the_same_command_goes_on(street, tmp_path, capsys, monkeypatch, place):
+    """Ctrl-C in a step, and in the evaluation that follows one: the run ends as the uninterrupted one."""
+    from densevision.tasks.segmentation import SegmentationTask
+
+    words = ["trainer.max_steps=4", "trainer.val_every=3"]
+    assert train(street, tmp_path / "whole", *words) == 0
+    name = "on_before_optimizer_step" if place == "step" else "validation_step"
+    original = getattr(SegmentationTask, name)
+    calls = iter(range(100))
+
+    def interrupting(self, *arguments):
+        if next(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *arguments)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTask, name, interrupting)
+        assert train(street, run, *words) == 130
+    assert "goes on from the last checkpoint" in capsys.readouterr().out
+    assert lines(run)[-1]["step"] == (2 if place == "step" else 3)
+    assert train(street, run, *words) == 0
+    assert_equal_weights(weights(run / "checkpoints/last.ckpt"), weights(tmp_path / "whole/checkpoints/last.ckpt"))
+
+
+@pytest.mark.slow
+def test_the_published_recipe_runs_unchanged_on_full_size_scenes(tmp_path, capsys):
+    root = tmp_path / "cityscapes"
+    write_cityscapes_tree(root, "train", ["aachen"], count=6, size=(1024, 2048))
+    write_cityscapes_tree(root, "val", ["munster"], count=1, size=(1024, 2048))
+    words = ["data.batch_size=2", "trainer.max_steps=3", "wandb.mode=disabled"]
+    assert main(["train", CONFIG, f"data.root={root}", f"output_dir={tmp_path / 'run'}", *words]) == 0
+    assert "peak memory" in capsys.readouterr().out
