@@ -29,18 +29,11 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from densevision.damage import JPEG, PNG, check_jpeg, check_pixels, check_png
 from densevision.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _PARTIAL = ".partial"  # in the names of files that are being written
-MAX_PIXELS = 2**27  # 400 MB as RGB; a small file can claim far more
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-_EOI, _SOS = 0xD9, 0xDA
-_BETWEEN_SCANS = {0xC4, _EOI, _SOS, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE}
-# in JPEG's coded data FF is followed by 00 (a stuffed byte), a restart marker or more FF (fill); all else ends it
-_ENDS_CODED_DATA = np.ones(256, bool)
-_ENDS_CODED_DATA[[0x00, *range(0xD0, 0xD8), 0xFF]] = False
 _TURN_BACK = {  # EXIF orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,7 +43,6 @@ _TURN_BACK = {  # EXIF orientation -> what undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -61,11 +53,11 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     data = _read_bytes(path)
-    if data.startswith(_PNG):
-        _check_png(path, data)
+    if data.startswith(PNG):
+        check_png(path, data)
         image = _decode(data)
-    elif data.startswith(_JPEG):
-        components, end = _check_jpeg(path, data)
+    elif data.startswith(JPEG):
+        components, end = check_jpeg(path, data)
         image = None if components == 4 else _decode(data)  # CMYK: the decoders differ, Pillow knows Adobe's
         if image is not None and _ends_in_fill(image) and _wants_more_data(data, end, image):
             raise UserError(f"{path} is damaged: its coded data ends before the picture does")
@@ -82,14 +74,14 @@ def read_label(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     data = _read_bytes(path)
-    if data.startswith(_PNG):
-        depth, color = _check_png(path, data)
+    if data.startswith(PNG):
+        depth, color = check_png(path, data)
         if color == 0 and depth <= 8:
             label = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
             if label is not None and label.ndim == 2:
                 return label // (255 // (2**depth - 1))  # decoders stretch 1, 2 and 4 bits to 0..255
     with _sentences(path), Image.open(io.BytesIO(data)) as image:
-        _check_pixels(path, *image.size)
+        check_pixels(path, *image.size)
         if image.format == "JPEG":
             raise UserError(f"{path} is a JPEG, which does not keep exact class numbers; labels are PNG files")
         if image.mode not in ("L", "P", "1"):
@@ -254,7 +246,7 @@ def _decode(data: bytes) -> np.ndarray | None:
 def _decode_slowly(path: Path, data: bytes) -> np.ndarray:
     """Pillow's decoders: every format, strict about missing data."""
     with _sentences(path), Image.open(io.BytesIO(data)) as image:
-        _check_pixels(path, *image.size)
+        check_pixels(path, *image.size)
         stored = _as_stored(image)
         if stored.mode.startswith("I;16"):
             return np.repeat((np.asarray(stored) >> 8).astype(np.uint8)[..., None], 3, axis=2)
@@ -279,64 +271,6 @@ def _sentences(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is too large: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, TypeError) as error:
         raise UserError(f"{path} is damaged or cut short: {error}") from error
-
-
-def _check_pixels(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise UserError(
-            f"{path} is {width}x{height} pixels (width x height), {width * height / 1e6:.0f} million; "
-            f"at most {MAX_PIXELS / 1e6:.0f} million can be read: cut it into parts"
-        )
-
-
-def _check_png(path: Path, data: bytes) -> tuple[int, int]:
-    """Walk the chunks of a PNG up to its end and compare their checksums; return (bit depth, colour type)."""
-    view, position, kind = memoryview(data), len(_PNG), b""
-    header = (0, 0)
-    while kind != b"IEND":
-        if position + 12 > len(data):
-            raise UserError(f"{path} is cut short: a PNG file ends with the chunk IEND")
-        length = int.from_bytes(view[position : position + 4], "big")
-        body = position + 8 + length
-        if body + 4 > len(data):
-            raise UserError(f"{path} is cut short or damaged at byte {position}")
-        if zlib.crc32(view[position + 4 : body]) != int.from_bytes(view[body : body + 4], "big"):
-            raise UserError(f"{path} is damaged: the checksum at byte {body} does not match")
-        kind = bytes(view[position + 4 : position + 8])
-        if kind == b"IHDR" and length == 13:
-            width, height, *header_bytes = struct.unpack_from(">IIBB", data, position + 8)
-            _check_pixels(path, width, height)
-            header = (header_bytes[0], header_bytes[1])
-        position = body + 4
-    return header
-
-
-def _check_jpeg(path: Path, data: bytes) -> tuple[int, int]:
-    """Walk the segments of a JPEG; return (number of colour components, position of its end marker)."""
-    everything = np.frombuffer(data, np.uint8)
-    markers = np.flatnonzero(everything[:-1] == 0xFF)
-    markers = markers[_ENDS_CODED_DATA[everything[markers + 1]]]
-    position, components, in_scans = 2, 0, False
-    while True:
-        following = np.searchsorted(markers, position)
-        if following == len(markers):
-            raise UserError(f"{path} is cut short: a JPEG file ends with the marker FFD9")
-        start = int(markers[following])
-        if not in_scans and data[position:start].strip(b"\xff"):
-            raise UserError(f"{path} is damaged at byte {position}")
-        marker, position = data[start + 1], start + 2
-        if marker == _EOI and in_scans:
-            return components, start
-        if in_scans and marker not in _BETWEEN_SCANS:
-            raise UserError(f"{path} is damaged at byte {position}")
-        length = int.from_bytes(data[position : position + 2], "big")
-        if length < 2 or position + length > len(data):
-            raise UserError(f"{path} is cut short or damaged at byte {position}")
-        if marker in _START_OF_FRAME and length >= 8:
-            height, width, components = struct.unpack_from(">HHB", data, position + 3)
-            _check_pixels(path, width, height)
-        in_scans = in_scans or marker == _SOS
-        position += length
 
 
 def _ends_in_fill(image: np.ndarray) -> bool:

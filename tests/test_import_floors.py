@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "structures", "config", "io", "checkpoint"},
+    {"errors", "structures", "config", "io", "damage", "checkpoint"},
     {"layers"},
     {"backbones"},
     {"segmentation", "detection", "classification"},
