@@ -6,6 +6,7 @@ A verb is a module here with ``main(argv) -> int``. It is imported when it is ca
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -50,6 +51,9 @@ def run(verb: str, argv: Sequence[str] | None = None) -> int:
         return int(import_module(f"densevision.cli.{verb}").main(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever reads our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

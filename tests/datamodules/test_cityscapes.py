@@ -63,7 +63,7 @@ def test_splits_and_cities_are_chosen(tmp_path):
     assert [pair.name.split("_")[0] for pair in module.train_dataset.pairs] == ["aachen"] * 2 + ["ulm"] * 2
     assert module.val_dataset.pairs[0].name == "lindau_000000_000019_leftImg8bit"
     assert len(module.val_dataset) == len(module.eval_dataloader("val")) == 3
-    assert len(module.eval_dataloader("train")) == 6
+    assert len(module.eval_dataloader("train")) == 4
 
 
 def test_the_class_histogram_counts_stored_pixels(tmp_path):
