@@ -174,7 +174,8 @@ def test_classes_may_be_said(capsys):
 def test_profile_mistakes(capsys, tmp_path):
     assert run("profile", ["lraspp_v3_cityscapes", "model.head.name=aspp"]) == 1
     assert "did you mean 'raspp'" in capsys.readouterr().err
-    assert run("profile", ["lraspp_v3_cityscapes", "--json", str(tmp_path / "no" / "x.json")]) == 1
+    (tmp_path / "file").write_text("in the way")
+    assert run("profile", ["lraspp_v3_cityscapes", "--json", str(tmp_path / "file" / "x.json")]) == 1
     for wrong in (
         [],
         ["--paper", "lraspp_v3_cityscapes"],

@@ -440,9 +440,12 @@ def test_an_interrupt_saves_the_step_and_the_same_command_goes_on(street, tmp_pa
         return original(self, *arguments)
 
     run = tmp_path / "run"
+    # a shell that runs the tests in its background has them ignore interrupts
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr(SegmentationTask, name, interrupting)
         assert train(street, run, *words) == 130
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     assert "goes on from the last checkpoint" in capsys.readouterr().out
     assert lines(run)[-1]["step"] == (2 if place == "step" else 3)
     assert train(street, run, *words) == 0
