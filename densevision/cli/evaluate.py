@@ -41,8 +41,10 @@ def main(argv: Sequence[str]) -> int:
     from rich.table import Table
 
     from densevision.experiment import evaluate
-    from densevision.io import write_json
+    from densevision.io import make_folder, write_json
 
+    if options.json:
+        make_folder(options.json.parent)  # a wrong path is told before the work
     console = Console()
     result = evaluate(
         options.checkpoint, options.overrides, options.split, options.save_predictions, console, options.report

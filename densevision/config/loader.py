@@ -198,12 +198,12 @@ def _check_values(section: Any, prefix: str) -> None:
         if dataclasses.is_dataclass(value):
             _check_values(value, f"{key}.")
         elif "choices" in rule and value not in rule["choices"]:
-            choices = [str(choice) for choice in rule["choices"]]
+            choices = ["null" if choice is None else str(choice) for choice in rule["choices"]]
             raise UserError(f"'{value}' is none of {', '.join(choices)}{suggestion(str(value), choices)}", key)
         elif "range" in rule and value is not None:
             low, high = rule["range"]
             if not low <= value <= high:
-                limit = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+                limit = f"at least {low:.12g}" if math.isinf(high) else f"between {low:.12g} and {high:.12g}"
                 raise UserError(f"expected a number {limit}, got {value}", key)
         elif "size" in rule and value is not None:
             setattr(section, field.name, _size(value, key))

@@ -76,7 +76,7 @@ class Checkpoints(Checkpoint):
         # a checkpoint before an evaluation would, resumed, take it for done
         if due and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
             self._save_last(trainer)
-            self._stop_if_interrupted()
+            self._stop_if_interrupted(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
@@ -90,10 +90,10 @@ class Checkpoints(Checkpoint):
         self._save_last(trainer)
         if better and trainer.is_global_zero:
             _replace_by_copy(self.folder / LAST, self.folder / BEST)
-        self._stop_if_interrupted()
+        self._stop_if_interrupted(trainer)
 
-    def _stop_if_interrupted(self) -> None:
-        if self.interrupted:
+    def _stop_if_interrupted(self, trainer: pl.Trainer) -> None:
+        if self.interrupted and not trainer.should_stop:  # a run at its end may end
             raise KeyboardInterrupt
 
     def _save_last(self, trainer: pl.Trainer) -> None:

@@ -396,7 +396,7 @@ def test_what_cannot_be_written_is_an_error(street, tmp_path, capsys):
         (["trainer.devices=0"], "devices"),
         (["trainer.accelerator=tpuu"], "tpuu"),
         (["trainer.num_nodes=2"], "torchrun"),
-        (["seed=4294967296"], "seed"),
+        (["seed=4294967296"], "between 0 and 4294967295"),
         (["trainer.resume=atuo"], "did you mean 'auto'"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
@@ -450,6 +450,23 @@ def test_an_interrupt_saves_the_step_and_the_same_command_goes_on(street, tmp_pa
     assert lines(run)[-1]["step"] == (2 if place == "step" else 3)
     assert train(street, run, *words) == 0
     assert_equal_weights(weights(run / "checkpoints/last.ckpt"), weights(tmp_path / "whole/checkpoints/last.ckpt"))
+
+
+def test_an_interrupt_in_the_last_evaluation_lets_the_run_end(street, tmp_path, monkeypatch):
+    from densevision.tasks.segmentation import SegmentationTask
+
+    original = SegmentationTask.validation_step
+
+    def interrupting(self, *arguments):
+        signal.raise_signal(signal.SIGINT)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(SegmentationTask, "validation_step", interrupting)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    write_cityscapes_tree(street, "one", ["munster"], count=1)
+    assert train(street, tmp_path / "run", "trainer.max_steps=1", "data.val_split=one") == 0
+    signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "run" / "summary.json").is_file()
 
 
 @pytest.mark.slow
