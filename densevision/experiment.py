@@ -25,7 +25,8 @@ from densevision.config import Config, LoadedConfig, config_to_dict, flat_items,
 from densevision.errors import UserError
 from densevision.inference import model_from_checkpoint
 from densevision.io import atomic_write, make_folder, remove_partial_files, write_json
-from densevision.models import build_model, check_batch_norm, check_head, resolved
+from densevision.model_heads import check_head
+from densevision.models import build_model, check_batch_norm, resolved
 from densevision.segmentation.losses import sqrt_class_weights
 from densevision.structures import LabelMap
 from densevision.tasks.base import BaseTask

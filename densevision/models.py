@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,99 +15,17 @@ from densevision.backbones.pretrained import Pretrained, for_classes, load_backb
 from densevision.classification import ClassificationHead, Classifier
 from densevision.config import load_config
 from densevision.config.lookup import lookup
-from densevision.config.schema import BackboneConfig, Config, HeadConfig, ModelConfig, NormConfig
+from densevision.config.schema import BackboneConfig, Config, HeadConfig, ModelConfig
 from densevision.detection import ssdlite
-from densevision.detection.anchors import Shapes, shapes_from_config
 from densevision.detection.postprocess import Postprocess
 from densevision.errors import UserError
-from densevision.layers import NormSpec, Preprocess
+from densevision.layers import Preprocess
+from densevision.model_heads import DETECTION_HEADS, HEADS, anchor_shapes, norm_spec, published_norm
 from densevision.segmentation import heads
 from densevision.segmentation.segmenter import Segmenter
 
 # formats whose classes are known without the files; COCO's published heads count its ids, 1 to 90 with gaps
 FIXED_NUM_CLASSES = {"cityscapes": 19, "voc": 21, "coco": 90, "imagenet": 1000}
-
-
-def _raspp(model: ModelConfig, architecture: Architecture, num_classes: int) -> tuple[nn.Module, tuple[str, ...]]:
-    config = model.head
-    top = architecture.feature_info[architecture.top]
-    head = heads.RASPPHead(
-        high_channels=top.channels,
-        channels=config.channels,
-        num_classes=num_classes,
-        dropout=config.dropout,
-        align_corners=config.align_corners,
-        norm=_norm(config.norm, heads.NORM),
-    )
-    return head, (architecture.top,)
-
-
-def _lraspp(model: ModelConfig, architecture: Architecture, num_classes: int) -> tuple[nn.Module, tuple[str, ...]]:
-    config = model.head
-    top = architecture.feature_info[architecture.top]
-    low = lookup("feature", config.low_tap, architecture.feature_info, key="model.head.low_tap")
-    kernel = None
-    if config.pool_window is not None:
-        # 769 pixels are 49 cells of stride 16: sizes of 16 k + 1 cover k + 1 cells
-        height, width = ((side - 1) // top.stride + 1 for side in config.pool_window)
-        kernel = (height, width)
-    head = heads.LRASPPHead(
-        low_channels=low.channels,
-        high_channels=top.channels,
-        channels=config.channels,
-        num_classes=num_classes,
-        pool_kernel=kernel,
-        pool_stride=(config.pool_stride[0], config.pool_stride[1]),
-        gate=config.gate,
-        gate_bias=config.gate_bias,
-        align_corners=config.align_corners,
-        norm=_norm(config.norm, heads.NORM),
-    )
-    return head, (architecture.top, config.low_tap)
-
-
-def _ssdlite(model: ModelConfig, architecture: Architecture, num_classes: int) -> tuple[nn.Module, tuple[str, ...]]:
-    config = model.head
-    # V1 has no last 1x1; its last block is what comes before the pooling
-    features = ("c4_expansion", "last_conv" if architecture.last_conv else "c5")
-    head = ssdlite.SSDLiteHead(
-        in_channels=[architecture.feature_info[name].channels for name in features],
-        extras=config.extras,
-        anchors=[len(shapes) for shapes in anchor_shapes(config)],
-        num_classes=num_classes,
-        width_mult=model.backbone.width_mult,
-        prior=config.score == "sigmoid",
-        norm=_norm(config.norm, ssdlite.NORM),
-    )
-    return head, features
-
-
-def _classifier(model: ModelConfig, architecture: Architecture, num_classes: int) -> tuple[nn.Module, tuple[str, ...]]:
-    # families without a last 1x1 pool their last block
-    feature = "last_conv" if architecture.last_conv else "c5"
-    head = ClassificationHead(
-        in_channels=architecture.feature_info[feature].channels,
-        num_classes=num_classes,
-        pre_logits=architecture.pre_logits,
-        dropout=model.head.dropout,
-        act=architecture.last_conv.act if architecture.last_conv else "relu",
-        bias=architecture.pre_logits_bias,
-    )
-    return head, (feature,)
-
-
-# each takes the model's configuration, the network and the class count, and returns the head and the features it reads
-HeadBuilder = Callable[[ModelConfig, Architecture, int], tuple[nn.Module, tuple[str, ...]]]
-SEGMENTATION_HEADS: dict[str, HeadBuilder] = {"raspp": _raspp, "lraspp": _lraspp}
-DETECTION_HEADS: dict[str, HeadBuilder] = {"ssdlite": _ssdlite}
-CLASSIFICATION_HEADS: dict[str, HeadBuilder] = {"classifier": _classifier}
-HEADS = {**SEGMENTATION_HEADS, **DETECTION_HEADS, **CLASSIFICATION_HEADS}
-_TASK_HEADS = {
-    "segmentation": SEGMENTATION_HEADS,
-    "detection": DETECTION_HEADS,
-    "classification": CLASSIFICATION_HEADS,
-}
-_HEAD_NORMS = {"ssdlite": ssdlite.NORM}  # the others': heads.NORM
 
 
 def create_model(path: str | Path, overrides: Sequence[str] = (), num_classes: int | None = None) -> nn.Module:
@@ -153,7 +71,7 @@ def build_model(
     model = _resolved(model, weights)
     architecture = build_architecture(model.backbone)
     head, features = lookup("head", model.head.name, HEADS, key="model.head.name")(model, architecture, num_classes)
-    norm = _norm(model.backbone.norm, architecture.norm)
+    norm = norm_spec(model.backbone.norm, architecture.norm)
     assert model.preprocess is not None
     preprocess = Preprocess(model.preprocess)
     network: Segmenter | ssdlite.SSDLite | Classifier
@@ -203,15 +121,6 @@ def build_architecture(backbone: BackboneConfig) -> Architecture:
     return move_hswish(architecture, backbone.hswish_from)
 
 
-def anchor_shapes(head: HeadConfig) -> Shapes:
-    """The anchors of each of the head's maps: (width, height) in fractions of the picture's shorter side.
-
-    Raises:
-        UserError: an unknown name, or lists that do not fit the maps.
-    """
-    return shapes_from_config(head.anchors, maps=2 + len(head.extras))
-
-
 def anchor_strides(model: ModelConfig) -> list[int]:
     """Pixels a cell of each of an SSDLite head's maps, without building the network.
 
@@ -232,17 +141,6 @@ def build_postprocess(head: HeadConfig) -> Postprocess:
         candidates_per_class=head.candidates_per_class,
         clip_before_nms=head.clip_before_nms,
     )
-
-
-def check_head(task: str, model: ModelConfig) -> None:
-    """Refuse a head of another task.
-
-    Raises:
-        UserError: names the heads that there are.
-    """
-    fitting = _TASK_HEADS.get(task, HEADS)
-    if model.head.name in HEADS and model.head.name not in fitting:
-        raise UserError(f"{model.head.name} is no head for {task}; known: {', '.join(fitting)}", key="model.head.name")
 
 
 def resolved(model: ModelConfig) -> ModelConfig:
@@ -347,7 +245,7 @@ def _resolved(model: ModelConfig, weights: Pretrained | None) -> ModelConfig:
     norm.momentum = published.momentum if norm.momentum is None else norm.momentum
     if norm.eps is None:
         norm.eps = weights.eps if weights and weights.eps is not None else published.eps
-    norm, published = model.head.norm, _HEAD_NORMS.get(model.head.name, heads.NORM)
+    norm, published = model.head.norm, published_norm(model.head.name)
     norm.momentum = published.momentum if norm.momentum is None else norm.momentum
     norm.eps = published.eps if norm.eps is None else norm.eps
     if model.head.name in DETECTION_HEADS:
@@ -355,10 +253,3 @@ def _resolved(model: ModelConfig, weights: Pretrained | None) -> ModelConfig:
     if model.preprocess is None:
         model.preprocess = (weights and weights.preprocess) or "half"
     return model
-
-
-def _norm(config: NormConfig, published: NormSpec) -> NormSpec:
-    return NormSpec(
-        momentum=published.momentum if config.momentum is None else config.momentum,
-        eps=published.eps if config.eps is None else config.eps,
-    )

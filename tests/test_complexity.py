@@ -9,7 +9,8 @@ from densevision.backbones import BACKBONES
 from densevision.complexity import layers, measure
 from densevision.config.schema import BackboneConfig, HeadConfig, ModelConfig
 from densevision.layers import InvertedResidual, NormSpec
-from densevision.models import SEGMENTATION_HEADS, build_model
+from densevision.model_heads import SEGMENTATION_HEADS
+from densevision.models import build_model
 
 # every backbone, every head in turn
 PAIRS = [(name, sorted(SEGMENTATION_HEADS)[i % 2]) for i, name in enumerate(sorted(BACKBONES))]

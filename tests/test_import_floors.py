@@ -13,6 +13,7 @@ FLOORS = [
     {"layers"},
     {"backbones"},
     {"segmentation", "detection", "classification"},
+    {"model_heads"},
     {"models"},
     {"metrics", "visualize", "complexity", "quantize", "export"},
     {"latency"},

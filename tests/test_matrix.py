@@ -12,7 +12,8 @@ from densevision.config import config_to_dict
 from densevision.config.loader import config_from_dict
 from densevision.config.schema import Config
 from densevision.detection.losses import DetectionLoss
-from densevision.models import CLASSIFICATION_HEADS, DETECTION_HEADS, HEADS, SEGMENTATION_HEADS, build_model, resolved
+from densevision.model_heads import CLASSIFICATION_HEADS, DETECTION_HEADS, HEADS, SEGMENTATION_HEADS
+from densevision.models import build_model, resolved
 from densevision.segmentation.losses import SegmentationLoss
 
 SIZE = (64, 64)

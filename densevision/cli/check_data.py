@@ -52,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
 def _anchor_fit(config: Any, boxes: Any) -> dict[str, Any] | None:
     """The share of the training boxes that the configured anchors can match, by map, and that fitted ones could."""
     from densevision.detection.anchor_fit import fit_anchors, matchable_shares
-    from densevision.models import DETECTION_HEADS, anchor_shapes, anchor_strides
+    from densevision.model_heads import DETECTION_HEADS, anchor_shapes
+    from densevision.models import anchor_strides
 
     if config.model.head.name not in DETECTION_HEADS or not len(boxes.boxes):
         return None

@@ -88,7 +88,8 @@ def _matched_anchors(boxes: Any, config: Any, size: tuple[int, int]) -> tuple[An
 
     from densevision.detection.anchors import AnchorCache
     from densevision.detection.matcher import match_anchors, pairwise_iou
-    from densevision.models import anchor_shapes, anchor_strides
+    from densevision.model_heads import anchor_shapes
+    from densevision.models import anchor_strides
 
     cache = AnchorCache(anchor_shapes(config.model.head), anchor_strides(config.model))
     anchors = cache(size, torch.device("cpu"))

@@ -10,7 +10,8 @@ from densevision.config import load_config
 from densevision.config.schema import BackboneConfig, HeadConfig, ModelConfig
 from densevision.detection.losses import DetectionLoss
 from densevision.errors import UserError
-from densevision.models import build_model, build_postprocess, check_batch_norm, check_head, create_model, resolved
+from densevision.model_heads import check_head
+from densevision.models import build_model, build_postprocess, check_batch_norm, create_model, resolved
 
 # the families with an expansion before the first stride-32 block, or, V1, a block before it
 NAMES = [name for name in sorted(BACKBONES) if "c4_expansion" in BACKBONES[name]().feature_info]
