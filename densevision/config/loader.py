@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
@@ -23,6 +23,7 @@ _PACKAGE = Path(densevision.__file__).parent
 # beside the package in a checkout, inside it when installed
 CONFIG_DIRS = (_PACKAGE.parent / "configs", _PACKAGE / "configs")
 _MAX_EXTENDS = 2
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
 
 @dataclass
@@ -168,8 +169,12 @@ def _merge(layers: Sequence[tuple[str, dict[str, Any]]], name: str) -> LoadedCon
 
 def _reason(error: OmegaConfBaseException) -> str:
     sentence = str(error).splitlines()[0]
-    if "is not a ListConfig" in sentence:
+    hint = get_type_hints(error.object_type).get(error.key) if dataclasses.is_dataclass(error.object_type) else None
+    if "is not a ListConfig" in sentence or "with ListConfig" in sentence:
         sentence = "expected a list such as [a, b]"
+    elif hint is not None:
+        kinds = [_KINDS[kind] for kind in get_args(hint) or (hint,) if kind in _KINDS]
+        sentence = f"expected {' or '.join(kinds)}, got {error.value!r}" if kinds else sentence
     return f"{error.full_key}: {sentence}" if error.full_key else sentence
 
 
