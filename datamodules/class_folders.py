@@ -23,7 +23,7 @@ from datamodules.store import Shelf, Store
 from datamodules.stored_picture import whole
 from densevision.config.lookup import unknown_name
 from densevision.errors import UserError
-from densevision.io import exif_orientation, list_images, read_image, resize_image
+from densevision.io import exif_orientation, list_images, read_image, resize_image, resize_middle
 from densevision.structures import ClassificationSample, LabelMap, SampleKey
 
 _LOG_ASPECT = math.log(4 / 3)  # greatest, of width by height of a random crop (Inception's, torchvision's, timm's)
@@ -67,10 +67,7 @@ class EvalCrop:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> (*image_size, 3)."""
-        scale = self.share * min(image.shape[0] / self.image_size[0], image.shape[1] / self.image_size[1])
-        height, width = (max(1, round(side * scale)) for side in self.image_size)
-        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-        return resize_image(image[top : top + height, left : left + width], self.image_size)
+        return resize_middle(image, self.image_size, self.share)
 
 
 class ClassFolderDataset(Dataset[ClassificationSample]):

@@ -144,6 +144,14 @@ def resize_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
+def resize_middle(image: np.ndarray, size: Sequence[int], share: float) -> np.ndarray:
+    """The middle of (H, W, 3) uint8 at ``size=(height, width)``; its shorter side is ``share`` of the picture's."""
+    scale = share * min(image.shape[0] / size[0], image.shape[1] / size[1])
+    height, width = (max(1, round(side * scale)) for side in size)
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return resize_image(image[top : top + height, left : left + width], size)
+
+
 def resize_label(label: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize (H, W) class numbers to ``size=(height, width)`` by nearest neighbour, cv2.INTER_NEAREST's."""
     height, width = size

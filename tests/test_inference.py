@@ -157,9 +157,9 @@ BAD = {
     ),
     "a missing weight": (lambda c: c["state_dict"].pop(next(iter(c["state_dict"]))), "lacks 1 of"),
     "a weight too many": (lambda c: c["state_dict"].update({"model.x": torch.ones(1)}), "such as x"),
-    "a task of the future": (
+    "a head of another task": (
         lambda c: c["densevision"]["config"].update(task="classification"),
-        "was trained for classification",
+        "classification",
     ),
 }
 FOREIGN = {

@@ -58,6 +58,9 @@ def main(argv: Sequence[str]) -> int:
         console.print(f"mIoU {'not defined' if miou is None else f'{100 * miou:.2f}'}", highlight=False)
     if "map" in result:
         _print_detection(console, result)
+    if "top1" in result:
+        shown = f"top-1 {_percent(result['top1'])}  top-5 {_percent(result['top5'])}"
+        console.print(f"{result['split']}, {result['pictures']} pictures: {shown}", highlight=False)
     if options.save_predictions:
         console.print(f"predictions for {result['pictures']} pictures in {options.save_predictions}", highlight=False)
     if options.report:

@@ -17,7 +17,9 @@ examples:
 
 A segmenter makes of street.jpg street.png, its classes drawn on it with a legend below, and street_labelIds.png with
 the data set's class ids. A detector makes street.png with the surer boxes and street.json with all of them. All are in
-the picture's own pixels. A file that cannot be read is reported, the rest goes on, and the exit status is 1.
+the picture's own pixels. A classifier makes street.png, the picture above its five surest classes, and street.json with
+the probabilities of all. Each picture's prediction is printed in a line. A file that cannot be read is reported, the
+rest goes on, and the exit status is 1.
 """
 
 
@@ -31,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
     import torch
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
     from densevision.inference import load
     from densevision.io import exif_orientation, list_images, make_folder
@@ -44,18 +46,22 @@ def main(argv: Sequence[str]) -> int:
 
     console = Console(stderr=True)
     results = predictor.predict_many(paths)
-    shown = track(results, "predicting", len(paths), console=console, disable=not console.is_terminal, transient=True)
+    hidden = sys.stdout.isatty() or not console.is_terminal  # on a terminal the lines show how far it is
+    progress = Progress(console=console, disable=hidden, transient=True, redirect_stdout=False)
     bad, turned = 0, 0
     start = time.perf_counter()
-    for (path, result), name in zip(shown, names, strict=True):
-        if isinstance(result, UserError):
-            bad += 1
-            console.print(f"error: {result}", markup=False, highlight=False, soft_wrap=True)
-            continue
-        result.write(options.output, name)
-        turned += exif_orientation(path) != 1
-        if name != path.stem:
-            console.print(f"{path} is in {name}.png", markup=False, highlight=False, soft_wrap=True)
+    with progress:
+        shown = progress.track(results, len(paths), description="predicting")
+        for (path, result), name in zip(shown, names, strict=True):
+            if isinstance(result, UserError):
+                bad += 1
+                console.print(f"error: {result}", markup=False, highlight=False, soft_wrap=True)
+                continue
+            result.write(options.output, name)
+            print(f"{path}: {result.summary}")
+            turned += exif_orientation(path) != 1
+            if name != path.stem:
+                console.print(f"{path} is in {name}.png", markup=False, highlight=False, soft_wrap=True)
     seconds = time.perf_counter() - start
 
     done = len(paths) - bad

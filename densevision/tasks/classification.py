@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,9 @@ from densevision.errors import UserError
 from densevision.metrics.classification import TopAccuracy
 from densevision.structures import ClassificationBatch, ClassificationSample, LabelMap
 from densevision.tasks.base import BaseTask
-from densevision.visualize import grid
+from densevision.visualize import class_bars
 
-_DRAWN_SIDE = 160  # pixels, at least
+_DRAWN_CLASSES = 4
 
 
 class ClassificationTask(BaseTask):
@@ -57,14 +56,15 @@ class ClassificationTask(BaseTask):
         self.report = dict(self.evaluation)
 
     def draw_prediction(self, sample: ClassificationSample) -> np.ndarray:
-        """The sample's picture with the surest class, its probability and the truth: (h, w, 3) uint8 RGB."""
+        """The sample's picture above its surest classes and the truth: (h, w, 3) uint8 RGB."""
         image = sample["image"]
-        probability, index = self.model(image[None].to(self.device))[0].float().softmax(0).max(0)
+        probabilities = self.model(image[None].to(self.device))[0].float().softmax(0)
+        shown = probabilities.argsort(descending=True)[:_DRAWN_CLASSES].tolist()
+        if sample["label"] not in shown:
+            shown[-1] = sample["label"]
+        names = [self.label_map.names[k] + " (true)" * (k == sample["label"]) for k in shown]
         picture = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-        times = math.ceil(_DRAWN_SIDE / min(picture.shape[:2]))
-        picture = cv2.resize(picture, None, fx=times, fy=times, interpolation=cv2.INTER_NEAREST)
-        names = self.label_map.names
-        return grid([[picture]], [f"{names[int(index)]} {float(probability):.2f}, true: {names[sample['label']]}"])
+        return class_bars(picture, names, probabilities[shown].tolist())
 
 
 def mix(images: Tensor, labels: Tensor, num_classes: int, mixup: float, cutmix: float) -> tuple[Tensor, Tensor]:

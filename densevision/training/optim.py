@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from densevision.config.schema import OptimConfig
+from densevision.training.rmsprop import TensorFlowRMSprop
 
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> Optimizer:
@@ -37,7 +38,7 @@ def build_optimizer(model: nn.Module, optim: OptimConfig) -> Optimizer:
         return torch.optim.SGD(param_groups, lr=optim.lr, momentum=optim.momentum)
     if optim.name == "rmsprop":
         # decay .9 and eps 1e-3: the MobileNetV3 paper's recipe as timm trains it
-        return torch.optim.RMSprop(param_groups, lr=optim.lr, momentum=optim.momentum, alpha=0.9, eps=1e-3)
+        return TensorFlowRMSprop(param_groups, lr=optim.lr, momentum=optim.momentum, alpha=0.9, eps=1e-3)
     return torch.optim.AdamW(param_groups, lr=optim.lr)
 
 

@@ -44,7 +44,9 @@ def test_a_folder_becomes_overlays_and_label_ids(checkpoint, tmp_path, capsys):
         ids = read_label(tmp_path / "out" / "new" / f"{file.stem}_labelIds.png")
         np.testing.assert_array_equal(ids, np.array(CITYSCAPES.ids)[result.class_map])
         np.testing.assert_array_equal(read_image(tmp_path / "out" / "new" / file.name), result.overlay())
-    assert "2 of 2 pictures predicted" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of 2 pictures predicted" in said
+    assert f"{files[1]}: {result.summary}" in said
 
 
 def test_a_bad_file_is_reported_and_the_rest_goes_on(checkpoint, tmp_path, capsys):

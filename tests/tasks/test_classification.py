@@ -8,7 +8,7 @@ import torch
 from densevision.cli import run
 from densevision.models import create_model
 from densevision.tasks.classification import mix
-from tests.trees import write_class_tree
+from tests.trees import write_cityscapes_tree, write_class_tree
 
 SMALL = (
     "model.backbone.width_mult=0.35", "data.batch_size=6", "data.eval_batch_size=6", "data.num_workers=0",
@@ -37,12 +37,27 @@ def test_it_learns(trained):
     assert summary["evaluation"] == {"top1": 1.0, "top5": 1.0}
 
 
-def test_evaluate(trained, tmp_path):
+def test_evaluate(trained, tmp_path, capsys):
     root, _ = trained
     checkpoint = str(root / "run" / "checkpoints" / "best.ckpt")
     assert run("evaluate", [checkpoint, "--json", str(tmp_path / "scores.json")]) == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert (scores["top1"], scores["pictures"]) == (1.0, 6)
+    assert "val, 6 pictures: top-1 100.00  top-5 100.00" in capsys.readouterr().out
+
+
+def test_the_published_recipe_trains(tmp_path):
+    """MobileNetV3's own, RMSprop and averaged weights with it, on two classes."""
+    write_class_tree(tmp_path / "data", ("dark", "light"))
+    words = ["mobilenet_v3_imagenet", "data.name=class_folders", f"data.root={tmp_path / 'data'}"]
+    words += [f"output_dir={tmp_path / 'run'}", "trainer.log_every=1"]
+    words += ["model.backbone.width_mult=0.35", "data.image_size=32", "data.batch_size=6", "data.num_workers=0"]
+    words += ["loss.mixup=0.2", "loss.cutmix=1", "trainer.max_epochs=null", "trainer.max_steps=3"]
+    assert run("train", [*words, "wandb.mode=disabled", "trainer.accelerator=cpu"]) == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    losses = [entry["train/loss"] for entry in map(json.loads, lines) if "train/loss" in entry]
+    assert losses
+    assert all(0 < loss < 10 for loss in losses)
 
 
 def test_show_batch(trained, tmp_path):
@@ -64,6 +79,31 @@ def test_a_checkpoint_is_a_pretrained_backbone(trained):
     )
     for key, value in model.backbone.state_dict().items():
         assert torch.equal(value, stored[f"model.backbone.{key}"]), key
+
+
+def test_a_segmenter_is_fine_tuned_from_a_classifier_of_real_pictures(test_data, tmp_path):
+    """Its backbone begins as the classifier's; at a learning rate of 0 it stays so, and else it learns on."""
+    train(test_data / "cifar10_folder", tmp_path / "classes", 4, "data.eval_batch_size=250")
+    checkpoint = tmp_path / "classes" / "checkpoints" / "last.ckpt"
+    write_cityscapes_tree(tmp_path / "streets")
+    write_cityscapes_tree(tmp_path / "streets", "val")
+    words = ["lraspp_v2_cityscapes", f"data.root={tmp_path / 'streets'}", f"model.backbone.pretrained={checkpoint}"]
+    words += ["model.backbone.name=mobilenext", "data.crop_size=[32,64]", "data.batch_size=2", "optim.ema_decay=null"]
+    words += ["trainer.max_steps=3", *SMALL[:1], *SMALL[3:4], *SMALL[5:]]
+    kept = []
+    for rate in (0, 1):
+        out = tmp_path / f"rate{rate}"
+        words += [f"optim.backbone_lr_mult={rate}", f"output_dir={out}", "trainer.max_steps=3"]
+        assert run("train", words) == 0
+        before, after = (
+            torch.load(path, weights_only=True)["state_dict"]
+            for path in (checkpoint, out / "checkpoints" / "last.ckpt")
+        )
+        convolutions = [key for key, value in after.items() if key.startswith("model.backbone") and value.dim() == 4]
+        kept.append([torch.equal(before[key], after[key]) for key in convolutions])
+    assert kept[0]
+    assert all(kept[0])
+    assert not any(kept[1])
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path):

@@ -9,6 +9,7 @@ from torch import nn
 
 from densevision.config.schema import OptimConfig
 from densevision.training.optim import build_optimizer, build_scheduler
+from densevision.training.rmsprop import TensorFlowRMSprop
 
 
 class TinyModel(nn.Module):
@@ -59,7 +60,7 @@ def test_a_pretrained_backbone_can_learn_slower():
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("rmsprop", torch.optim.RMSprop)]
+    ("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("rmsprop", TensorFlowRMSprop)]
 )
 def test_the_named_optimiser_reduces_a_loss(name, kind):
     torch.manual_seed(0)
@@ -122,3 +123,23 @@ def test_warm_up_rises_linearly_and_the_schedule_follows(schedule):
     assert rates[0] == pytest.approx(1e-3)
     assert rates[10] == pytest.approx(1.0)
     assert rates[60] == pytest.approx(course(schedule=schedule, total=90)[50])
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_rmsprop_is_tensorflows(weight_decay):
+    """Against timm's, which is; torch's own takes another first step by far."""
+    theirs_class = pytest.importorskip("timm.optim").RMSpropTF
+    options = {"lr": 0.05, "momentum": 0.9, "alpha": 0.9, "eps": 1e-3, "weight_decay": weight_decay}
+    torch.manual_seed(0)
+    start = torch.randn(5, 3, dtype=torch.float64)
+    weights = [nn.Parameter(start.clone()) for _ in range(3)]
+    kinds = (TensorFlowRMSprop, theirs_class, torch.optim.RMSprop)
+    optimizers = [kind([weight], **options) for kind, weight in zip(kinds, weights, strict=True)]
+    for step in range(6):
+        for weight, optimizer in zip(weights, optimizers, strict=True):
+            optimizer.zero_grad()
+            (weight * (step + 1)).sin().sum().backward()
+            optimizer.step()
+    ours, theirs, torchs = weights
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert (ours - torchs).abs().max() > 0.1

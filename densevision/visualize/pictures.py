@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from densevision.structures import LabelMap
 
-_PAPER, _INK = (255, 255, 255), (45, 45, 45)
+PAPER, INK = (255, 255, 255), (45, 45, 45)
 _HATCH_PERIOD = 8  # pixels
 DRAWN_SCORE = 0.3  # detections of lower scores are not drawn, unless asked for
 
@@ -84,7 +84,7 @@ def draw_boxes(
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     size = int(np.clip(image.shape[1] / 60, 10, 32))
-    font, line = _font(size), max(1, size // 8)
+    font, line = load_font(size), max(1, size // 8)
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
     for number in order:  # the surest on top
         color = label_map.colors[int(labels[number])]
@@ -123,18 +123,18 @@ def legend(label_map: LabelMap, width: int, present: Iterable[int] | None = None
         even one name is wider.
     """
     shown = sorted(set(range(label_map.num_classes)) & set(range(256) if present is None else map(int, present)))
-    font_size = _font_size(width)
-    font, gap = _font(font_size), font_size // 2
+    font_size = letter_size(width)
+    font, gap = load_font(font_size), font_size // 2
     patch, line = font_size, int(font_size * 1.6)
     entry = max((int(font.getlength(label_map.names[k])) + patch + 3 * gap for k in shown), default=0)
     columns = max(1, min(width // max(entry, 1), len(shown)))
     rows = -(-len(shown) // columns)
-    canvas = Image.new("RGB", (max(width, entry), rows * line + (gap if rows else 0)), _PAPER)
+    canvas = Image.new("RGB", (max(width, entry), rows * line + (gap if rows else 0)), PAPER)
     draw = ImageDraw.Draw(canvas)
     for position, index in enumerate(shown):
         x, y = position % columns * entry, position // columns * line + gap
-        draw.rectangle((x, y, x + patch, y + patch), fill=label_map.colors[index], outline=_INK)
-        draw.text((x + patch + gap, y + patch / 2), label_map.names[index], fill=_INK, font=font, anchor="lm")
+        draw.rectangle((x, y, x + patch, y + patch), fill=label_map.colors[index], outline=INK)
+        draw.text((x + patch + gap, y + patch / 2), label_map.names[index], fill=INK, font=font, anchor="lm")
     return np.asarray(canvas)
 
 
@@ -151,15 +151,15 @@ def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str] | None = 
     columns = max(map(len, rows), default=0)
     widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]
     heights = [max((picture.shape[0] for picture in row), default=0) for row in rows]
-    font_size = _font_size(sum(widths))
+    font_size = letter_size(sum(widths))
     gap = font_size // 2
     top = 2 * font_size if captions else 0
     size = (max(top + sum(heights) + gap * (len(rows) - 1), 1), max(sum(widths) + gap * (columns - 1), 1))
-    canvas = Image.new("RGB", size[::-1], _PAPER)
-    draw, font = ImageDraw.Draw(canvas), _font(font_size)
+    canvas = Image.new("RGB", size[::-1], PAPER)
+    draw, font = ImageDraw.Draw(canvas), load_font(font_size)
     lefts = [sum(widths[:c]) + gap * c for c in range(columns)]
     for caption, left, width in zip(captions or (), lefts, widths, strict=False):
-        draw.text((left, top / 2), _fitting(caption, font, width), fill=_INK, font=font, anchor="lm")
+        draw.text((left, top / 2), fitting(caption, font, width), fill=INK, font=font, anchor="lm")
     for row, y in zip(rows, [top + sum(heights[:r]) + gap * r for r in range(len(rows))], strict=True):
         for picture, left in zip(row, lefts, strict=False):
             canvas.paste(Image.fromarray(picture), (left, y))
@@ -218,45 +218,6 @@ def box_comparison(
     return grid([list(panels.values())], list(panels))
 
 
-def confusion_picture(counts: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """A confusion matrix as a picture: each row, a true class, shaded by where its pixels went, in percent.
-
-    Args:
-        counts: (K, C) pixels, truth by prediction; a row without pixels stays white.
-        names: the C predictions, the first K of them the classes; a prediction that was never made and is no class is
-            left out.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
-    if not counts[:, len(counts) :].any():
-        counts, names = counts[:, : len(counts)], names[: len(counts)]
-    cell, font = 36, _font(14)
-    margin = int(max(font.getlength(name) for name in names)) + 16
-    rows, columns = counts.shape
-    canvas = Image.new("RGB", (margin + columns * cell + 8, margin + rows * cell + 8), _PAPER)
-    draw = ImageDraw.Draw(canvas)
-    for column, name in enumerate(names):
-        upright = Image.new("RGB", (margin, cell), _PAPER)
-        ImageDraw.Draw(upright).text((8, cell / 2), name, fill=_INK, font=font, anchor="lm")
-        canvas.paste(upright.rotate(90, expand=True), (margin + column * cell, 0))
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    for row in range(rows):
-        top = margin + row * cell
-        draw.text((margin - 8, top + cell / 2), names[row], fill=_INK, font=font, anchor="rm")
-        for column, share in enumerate(shares[row]):
-            left = margin + column * cell
-            # blue for what was found, red for what was missed
-            far = np.array((25, 95, 170) if row == column else (190, 50, 40))
-            shade = tuple(int(value) for value in 255 + (far - 255) * share**0.5)
-            draw.rectangle((left, top, left + cell - 2, top + cell - 2), fill=shade)
-            if share >= 0.005:
-                ink = _PAPER if share > 0.3 else _INK
-                place = (left + cell / 2 - 1, top + cell / 2 - 1)
-                draw.text(place, f"{100 * share:.0f}", fill=ink, font=font, anchor="mm")
-    return np.asarray(canvas)
-
-
 def _outline(label: np.ndarray) -> np.ndarray:
     """(H, W) bool: pixels whose right or lower neighbour is of another class."""
     edges = np.zeros(label.shape, bool)
@@ -266,24 +227,24 @@ def _outline(label: np.ndarray) -> np.ndarray:
 
 
 def _stack(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    canvas = np.full((len(upper) + len(lower), max(upper.shape[1], lower.shape[1]), 3), _PAPER, np.uint8)
+    canvas = np.full((len(upper) + len(lower), max(upper.shape[1], lower.shape[1]), 3), PAPER, np.uint8)
     canvas[: len(upper), : upper.shape[1]] = upper
     canvas[len(upper) :, : lower.shape[1]] = lower
     return canvas
 
 
-def _font_size(width: int) -> int:
+def letter_size(width: int) -> int:
     return int(np.clip(width / 70, 12, 48))
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def load_font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
     return font
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
