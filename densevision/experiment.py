@@ -242,8 +242,9 @@ def _check_same_model(config: Config, trained: Config) -> None:
     asked, stored = (dict(flat_items(config_to_dict(c))) for c in (config, trained))
     for key, value in asked.items():
         fixed = key.startswith(("task", "model.")) and key not in AFTER_THE_NETWORK
-        if fixed and value != stored[key]:
-            raise UserError(f"the checkpoint was trained with {stored[key]}; only training changes that", key=key)
+        if fixed and value != stored.get(key):
+            trained_with = stored.get(key, "a table of its own")
+            raise UserError(f"the checkpoint was trained with {trained_with}; only training changes that", key=key)
 
 
 def _check_run(config: Config) -> None:

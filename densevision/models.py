@@ -9,7 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from densevision.backbones import BACKBONES, Architecture, Backbone
+from densevision.backbones import (
+    BACKBONES,
+    Architecture,
+    Backbone,
+    architecture_from_dict,
+    architecture_to_dict,
+    read_architecture,
+)
 from densevision.backbones.mobilenet_v3 import move_hswish
 from densevision.backbones.pretrained import Pretrained, for_classes, load_backbone, load_whole, read_pretrained
 from densevision.classification import ClassificationHead, Classifier
@@ -94,8 +101,15 @@ def build_architecture(backbone: BackboneConfig) -> Architecture:
     """The resolved table of a backbone.
 
     Raises:
-        UserError: no such backbone, or one without the residuals or activations that a key is about.
+        UserError: no such backbone, or one without the residuals or activations that a key is about; a mistake in the
+            file of a table.
     """
+    if backbone.arch is not None:
+        return _own_architecture(backbone)
+    if not backbone.name:
+        raise UserError(
+            "give the name of a backbone, or the file of a table in model.backbone.arch", key="model.backbone.name"
+        )
     family = lookup("backbone", backbone.name, BACKBONES, key="model.backbone.name")
     cut = "segmentation" if backbone.reduced_tail is True else backbone.reduced_tail or None
     special = {}
@@ -121,6 +135,29 @@ def build_architecture(backbone: BackboneConfig) -> Architecture:
     return move_hswish(architecture, backbone.hswish_from)
 
 
+def _own_architecture(backbone: BackboneConfig) -> Architecture:
+    """The table that ``model.backbone.arch`` names, or in a stored configuration is."""
+    try:
+        if isinstance(backbone.arch, dict):
+            architecture = architecture_from_dict(backbone.arch, "the table")
+        else:
+            architecture = read_architecture(str(backbone.arch))
+    except UserError as error:
+        raise UserError(str(error), key="model.backbone.arch") from error
+    stride = output_stride(architecture)
+    if backbone.output_stride not in (BackboneConfig.output_stride, stride):
+        raise UserError(
+            f"the table of model.backbone.arch has output stride {stride} and is built as it stands; leave this key out",
+            key="model.backbone.output_stride",
+        )
+    return architecture
+
+
+def output_stride(architecture: Architecture) -> int:
+    """Pixels a cell of the deepest map."""
+    return architecture.feature_info["c5"].stride
+
+
 def anchor_strides(model: ModelConfig) -> list[int]:
     """Pixels a cell of each of an SSDLite head's maps, without building the network.
 
@@ -144,7 +181,7 @@ def build_postprocess(head: HeadConfig) -> Postprocess:
 
 
 def resolved(model: ModelConfig) -> ModelConfig:
-    """A copy in which nothing is left to be decided: preprocessing, momentum and epsilon have their values.
+    """A copy in which nothing is left to be decided: preprocessing, momentum, epsilon and a table have their values.
 
     What a checkpoint should hold: it then means the same without the pretrained file.
     """
@@ -181,7 +218,7 @@ def check_batch_norm(model: ModelConfig, crop_size: Sequence[int] | None, batch_
             "data.batch_size, or use model.head.name=lraspp, which trains on 1",
             key="data.batch_size",
         )
-    stride = model.backbone.output_stride
+    stride = output_stride(build_architecture(model.backbone))
     if (
         model.head.name == "ssdlite"
         and crop_size is not None
@@ -207,10 +244,10 @@ def _read_weights(model: ModelConfig) -> Pretrained | None:
     ):
         if where is None:
             continue
-        lookup("backbone", model.backbone.name, BACKBONES, key="model.backbone.name")
+        family = build_architecture(model.backbone).family
         try:
             head = model.head.name if whole else None
-            return read_pretrained(where, model.backbone.name, model.backbone.width_mult, head)
+            return read_pretrained(where, family, model.backbone.width_mult, head)
         except UserError as error:
             raise UserError(str(error), key=key) from error
     return None
@@ -229,6 +266,8 @@ def _load(network: Segmenter | ssdlite.SSDLite | Classifier, model: ModelConfig,
 
 def _first_reduced_block(backbone: BackboneConfig) -> int | None:
     """Index of the first block that differs from the published network, its count if only the last 1x1 does."""
+    if backbone.arch is not None:
+        return None
     full = deepcopy(backbone)
     full.reduced_tail = full.scale_last_conv = False
     published, built = build_architecture(full), build_architecture(backbone)
@@ -240,8 +279,15 @@ def _first_reduced_block(backbone: BackboneConfig) -> int | None:
 
 def _resolved(model: ModelConfig, weights: Pretrained | None) -> ModelConfig:
     model = deepcopy(model)
-    published = build_architecture(model.backbone).norm
-    norm = model.backbone.norm
+    architecture = build_architecture(model.backbone)
+    if model.backbone.arch is not None:
+        # the table says all that these keys say of a named one
+        plain = BackboneConfig(pretrained=model.backbone.pretrained, norm=model.backbone.norm)
+        plain.name, plain.arch = architecture.family, architecture_to_dict(architecture)
+        plain.width_mult, plain.output_stride = model.backbone.width_mult, output_stride(architecture)
+        plain.zero_init_residual = model.backbone.zero_init_residual
+        model.backbone = plain
+    published, norm = architecture.norm, model.backbone.norm
     norm.momentum = published.momentum if norm.momentum is None else norm.momentum
     if norm.eps is None:
         norm.eps = weights.eps if weights and weights.eps is not None else published.eps

@@ -6,6 +6,12 @@ A new family is one file with its table and a function like :func:`mobilenet_v2`
 from collections.abc import Callable
 from functools import partial
 
+from densevision.backbones.arch_file import (
+    architecture_from_dict,
+    architecture_to_dict,
+    read_architecture,
+    write_architecture,
+)
 from densevision.backbones.base import (
     Architecture,
     Backbone,
@@ -55,4 +61,8 @@ __all__ = [
     "FeatureInfo",
     "PointwiseSpec",
     "SandGlassSpec",
+    "architecture_from_dict",
+    "architecture_to_dict",
+    "read_architecture",
+    "write_architecture",
 ]

@@ -106,7 +106,7 @@ def _file_layers(file: Path, depth: int) -> list[tuple[str, dict[str, Any]]]:
     """(source, values) of the file and all that it extends, the most basic first."""
     if depth > _MAX_EXTENDS:
         raise UserError(f"{file}: 'extends' goes deeper than {_MAX_EXTENDS} levels; put the values into one file")
-    values = _read_yaml(file)
+    values = read_yaml(file)
     parents = values.pop("extends", [])
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
         raise UserError(f"{file}: extends: expected a list of files such as [base/segmentation.yaml]")
@@ -116,9 +116,14 @@ def _file_layers(file: Path, depth: int) -> list[tuple[str, dict[str, Any]]]:
     return [*layers, (str(file), values)]
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; 1e-3 is a number.
+
+    Raises:
+        UserError: it is none, or a list.
+    """
     try:
-        # OmegaConf's reader knows 1e-3 as a number, which YAML 1.1 does not
+        # OmegaConf's reader, unlike YAML 1.1, knows 1e-3 as a number
         values = OmegaConf.to_container(OmegaConf.load(file))
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{file} is not a YAML file: {' '.join(str(error).split())}") from error

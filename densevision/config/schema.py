@@ -42,7 +42,11 @@ class NormConfig:
 
 @dataclass
 class BackboneConfig:
-    name: str = MISSING  # a key of densevision.backbones.BACKBONES
+    name: str = ""  # a key of densevision.backbones.BACKBONES; with arch, what its table calls itself
+    # a file with a table of its own, as the searches write them (densevision/backbones/arch_file.py): built as it
+    # stands, so that of the keys below down to hswish_from only width_mult means anything, for SSDLite's extra maps;
+    # in a stored configuration the table itself
+    arch: Any = None
     width_mult: float = number(1.0, 0.05, 10.0)
     output_stride: int = choice(32, 16, 8)
     # false | true (the published cut for the config's task) | segmentation | detection
