@@ -13,7 +13,7 @@ FLOORS = [
     {"layers"},
     {"backbones"},
     {"segmentation", "detection", "classification"},
-    {"model_heads"},
+    {"model_heads", "model_backbone"},
     {"models"},
     {"metrics", "visualize", "complexity", "quantize", "export"},
     {"latency"},

@@ -9,7 +9,8 @@ from densevision.config.loader import CONFIG_DIRS
 from densevision.config.schema import BackboneConfig, HeadConfig, ModelConfig
 from densevision.errors import UserError
 from densevision.model_heads import SEGMENTATION_HEADS
-from densevision.models import build_architecture, build_model, create_model
+from densevision.model_backbone import build_architecture
+from densevision.models import build_model, create_model
 
 
 def small_model(backbone, head, output_stride, **changes):
