@@ -8,8 +8,8 @@ from densevision.config import load_config
 from densevision.config.loader import CONFIG_DIRS
 from densevision.config.schema import BackboneConfig, HeadConfig, ModelConfig
 from densevision.errors import UserError
-from densevision.model_heads import SEGMENTATION_HEADS
 from densevision.model_backbone import build_architecture
+from densevision.model_heads import SEGMENTATION_HEADS
 from densevision.models import build_model, create_model
 
 
