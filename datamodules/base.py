@@ -11,6 +11,7 @@ import numpy as np
 from lightning import LightningDataModule
 
 from datamodules.check import DataReport, Progress, SplitReport, check_dataset, errors_for_batches, note_leaks
+from datamodules.fingerprint import fingerprint
 from datamodules.loader import Loader, TrainLoader
 from datamodules.samplers import EpochSampler, EvalSampler, rank_and_world_size
 from datamodules.splits import held_out
@@ -141,6 +142,12 @@ class DataModule(LightningDataModule):
         """(K,) int64: the labelled pixels of each class in the training split."""
         self.setup("fit")
         return self.train_dataset.class_pixel_counts()
+
+    def fingerprints(self) -> dict[str, dict[str, Any]]:
+        """Of the ``train`` and ``val`` split the number of ``pictures`` and the ``fingerprint``."""
+        self.setup("fit")
+        splits = {"train": self.train_dataset, "val": self.val_dataset}
+        return {use: {"pictures": len(split), "fingerprint": fingerprint(split)} for use, split in splits.items()}
 
     def check(self, progress: Progress | None = None) -> DataReport:
         """Read every file of both splits and collect all that is wrong.

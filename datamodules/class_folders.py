@@ -123,6 +123,14 @@ class ClassFolderDataset(Dataset[ClassificationSample]):
         """Of the pictures, in their order: the paths below the data set's folder."""
         return [str(Path(file).relative_to(self.root)) for file in self.files]
 
+    def label_columns(self) -> list[np.ndarray]:
+        """The class of every picture."""
+        return [self.labels]
+
+    def source_files(self, index: int) -> list[Path]:
+        """The file of a picture."""
+        return [Path(self.files[index])]
+
     def subset(self, indices: np.ndarray) -> ClassFolderDataset:
         """Keep these pictures only; return self."""
         self.files = PackedStrings([self.files[index] for index in indices.tolist()])

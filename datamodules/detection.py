@@ -106,6 +106,15 @@ class DetectionDataset(Dataset[DetectionSample]):
         """Of the pictures."""
         return self.annotations.files
 
+    def label_columns(self) -> list[np.ndarray]:
+        """What the annotations say, column by column."""
+        known = self.annotations
+        return [known.starts, known.boxes, known.labels, known.crowd]
+
+    def source_files(self, index: int) -> list[Path]:
+        """The file of a picture."""
+        return [self.path(index)]
+
     def subset(self, indices: np.ndarray) -> DetectionDataset:
         """Keep these pictures only; return self."""
         self.annotations = self.annotations.subset(indices)

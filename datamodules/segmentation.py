@@ -128,6 +128,15 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         """Of the pictures."""
         return self.pairs.names
 
+    def label_columns(self) -> list[np.ndarray]:
+        """What is known of the labels without reading them."""
+        return [self.lookup_table, self.pairs.labelled]
+
+    def source_files(self, index: int) -> list[Path]:
+        """The files of a picture that are there."""
+        pair = self.pairs[index]
+        return [pair.image, *([pair.label] if pair.labelled else [])]
+
     def subset(self, indices: np.ndarray) -> SegmentationDataset:
         """Keep these pictures only; return self."""
         self.pairs = Pairs([self.pairs[index] for index in indices.tolist()])

@@ -35,7 +35,8 @@ from densevision.tasks.detection import DetectionTask
 from densevision.tasks.segmentation import SegmentationTask
 from densevision.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints
 from densevision.training.ema import EMA
-from densevision.training.loggers import build_wandb_logger, finish_wandb
+from densevision.training.loggers import RunLogger, build_wandb_logger, finish_wandb
+from densevision.training.origin import describe_origin, write_origin
 from densevision.training.pictures import FixedPictures
 from densevision.training.recalibration import BatchNormRecalibration
 from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
@@ -72,8 +73,10 @@ def is_first_process() -> bool:
 
 
 def run_directory(loaded: LoadedConfig) -> Path:
-    """``output_dir``, or ``runs/<name of the config file>``."""
-    return Path(loaded.config.output_dir or Path("runs") / loaded.name)
+    """``output_dir``, or ``runs/<name of the config file>``; under a W&B agent ``runs/sweep_<sweep>/<run>``."""
+    sweep, run = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
+    name = f"sweep_{sweep}/{run}" if sweep and run else loaded.name
+    return Path(loaded.config.output_dir or Path("runs") / name)
 
 
 def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
@@ -100,7 +103,10 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         task = build_task(config, datamodule.label_map, _class_weights(config, datamodule))
         trainer = build_trainer(config, run_dir, console)
         point = _begin_run_directory(config, run_dir, console)
-    trainer.logger = build_wandb_logger(config, run_dir)
+        origin = describe_origin(task, datamodule)
+        if is_first_process() and (note := write_origin(run_dir, origin)):
+            console.print(f"warning: {note}", highlight=False)
+    trainer.logger = build_wandb_logger(config, run_dir, origin)
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     console.print(
         f"{config.model.head.name} on {config.model.backbone.name}: {parameters / 1e6:.2f} M parameters; "
@@ -111,13 +117,15 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
     failed, on_interrupt = True, signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(task, datamodule=datamodule, ckpt_path=point.path if point else None)
+        if isinstance(trainer.logger, RunLogger):
+            trainer.logger.log_best(_best(trainer, task), _artifacts(config, run_dir))
         failed = False
     except SystemExit:  # what Lightning makes of an interrupt
         raise KeyboardInterrupt from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves it ignored
-        finish_wandb(failed)
+        finish_wandb(trainer.logger, failed)
     summary = _summary(trainer, task, run_dir, parameters, time.perf_counter() - began)
     if trainer.is_global_zero:
         write_json(run_dir / "summary.json", summary)
@@ -297,8 +305,17 @@ def _begin_run_directory(config: Config, run_dir: Path, console: Console) -> Res
     return point
 
 
-def _summary(trainer: pl.Trainer, task: BaseTask, run_dir: Path, parameters: int, seconds: float) -> dict[str, Any]:
+def _best(trainer: pl.Trainer, task: BaseTask) -> dict[str, Any]:
     keeper = next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoints))  # type: ignore[attr-defined]
+    return {task.monitor: keeper.best, "step": keeper.best_step}
+
+
+def _artifacts(config: Config, run_dir: Path) -> list[Path]:
+    names = {"none": (), "best": (BEST,), "all": (BEST, LAST)}[config.wandb.checkpoints]
+    return [run_dir / "checkpoints" / name for name in names]
+
+
+def _summary(trainer: pl.Trainer, task: BaseTask, run_dir: Path, parameters: int, seconds: float) -> dict[str, Any]:
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated() / 2**20
     else:
@@ -308,7 +325,7 @@ def _summary(trainer: pl.Trainer, task: BaseTask, run_dir: Path, parameters: int
         "run_dir": str(run_dir),
         "steps": trainer.global_step,
         "evaluation": task.report,
-        "best": {task.monitor: keeper.best, "step": keeper.best_step},
+        "best": _best(trainer, task),
         "parameters": parameters,
         "seconds": round(seconds, 1),
         "peak_memory_mib": round(peak),

@@ -211,9 +211,18 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def write_png(path: str | Path, array: np.ndarray) -> None:
     """Write (H, W) uint8 values or an (H, W, 3) uint8 RGB picture atomically."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if array.ndim == 3 else array)
+    _write_encoded(path, array, ".png")
+
+
+def write_jpeg(path: str | Path, array: np.ndarray) -> None:
+    """Write an (H, W, 3) uint8 RGB picture for people to look at, atomically."""
+    _write_encoded(path, array, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def _write_encoded(path: str | Path, array: np.ndarray, kind: str, settings: Sequence[int] = ()) -> None:
+    done, data = cv2.imencode(kind, cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if array.ndim == 3 else array, settings)
     if not done:
-        raise ValueError(f"cannot encode an array of shape {array.shape} as PNG")
+        raise ValueError(f"cannot encode an array of shape {array.shape} as {kind}")
     with atomic_write(path) as partial:
         partial.write_bytes(data.tobytes())
 

@@ -229,6 +229,8 @@ class WandbConfig:
     name: str | None = None  # null: the name of output_dir
     group: str | None = None
     tags: list[str] = field(default_factory=list)
+    # what becomes an artifact at the end: none | best | all (best.ckpt and last.ckpt)
+    checkpoints: str = choice("none", "best", "all")
 
 
 @dataclass

@@ -79,6 +79,22 @@ class DetectionScores:
         """Average precision at IoU .5 by class name, 0..1; nan for a class without an object."""
         return self._per_class(_IOU_50)
 
+    def curves(self) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Precision by recall, of all sizes and 100 detections a picture.
+
+        Returns:
+            (101,) recall; the mean over the classes with objects at "IoU 0.50", "IoU 0.75" and "IoU 0.50 to 0.95", and
+            for each of these classes that at IoU .5: (101,) precision each.
+        """
+        table = self.precision[..., _ANY, _AT_100]
+        there = np.min(table, axis=(0, 1)) > -1
+        means = {"IoU 0.50": _IOU_50, "IoU 0.75": _IOU_75, "IoU 0.50 to 0.95": _ALL_IOU}
+        classes = {name: table[0, :, k] for k, name in enumerate(self.names) if there[k]}
+        if not classes:
+            return np.linspace(0, 1, table.shape[1]), {}, {}
+        mean = {name: table[iou][..., there].mean(axis=(0, 2)) for name, iou in means.items()}
+        return np.linspace(0, 1, table.shape[1]), mean, classes
+
     def to_dict(self) -> dict[str, Any]:
         """The scores for json: the twelve figures, and two of each class by name; what is not defined is None."""
         return {

@@ -96,8 +96,8 @@ class ConfusionMatrix:
         """Count the pixels of some pictures; on their device and without waiting for it.
 
         Args:
-            class_map: (B, H, W) uint8 predicted class indices.
-            labels: (B, H, W) uint8 true class indices, IGNORE_INDEX where nothing is said.
+            class_map: (B, H, W) uint8 predicted class indices; or of whole pictures, (B,).
+            labels: likewise the true class indices, IGNORE_INDEX where nothing is said.
 
         Raises:
             ValueError: the two differ in shape.

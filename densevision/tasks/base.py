@@ -16,6 +16,7 @@ import densevision
 from densevision.config.loader import config_to_dict
 from densevision.config.schema import Config, OptimConfig
 from densevision.structures import LabelMap
+from densevision.training.exhibits import Chart, ShownPicture
 from densevision.training.optim import build_optimizer, build_scheduler
 
 # A loss sum over millions of pixels would overflow half precision; a power of two scales it without rounding.
@@ -61,6 +62,14 @@ class BaseTask(pl.LightningModule):
     def batch_loss(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Sum and count of the loss over one batch; two scalars."""
         raise NotImplementedError
+
+    def show_prediction(self, sample: Any) -> ShownPicture:
+        """A sample of the validation split with what is predicted of it."""
+        raise NotImplementedError
+
+    def charts(self) -> dict[str, Chart]:
+        """Of the latest evaluation, by name."""
+        return {}
 
     def keep_predictions(self, where: Path) -> None:
         """Have the evaluations write what they predict to ``where``, in the form that the data set's judges take."""

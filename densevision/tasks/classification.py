@@ -14,8 +14,10 @@ from densevision.classification import Classifier
 from densevision.config.schema import Config
 from densevision.errors import UserError
 from densevision.metrics.classification import TopAccuracy
+from densevision.metrics.segmentation import ConfusionMatrix
 from densevision.structures import ClassificationBatch, ClassificationSample, LabelMap
 from densevision.tasks.base import BaseTask
+from densevision.training.exhibits import MOST_CLASSES, Chart, Confusion, ShownPicture
 from densevision.visualize import class_bars
 
 _DRAWN_CLASSES = 4
@@ -31,6 +33,8 @@ class ClassificationTask(BaseTask):
         loss = nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing, reduction="sum")
         super().__init__(model, loss, label_map, config)
         self.accuracy = TopAccuracy()
+        self.confusion: ConfusionMatrix | None = None
+        self.confused: np.ndarray | None = None  # (K, K) pictures of the latest evaluation, truth by prediction
 
     def batch_loss(self, batch: ClassificationBatch) -> tuple[Tensor, Tensor]:
         images, targets = batch["images"], batch["labels"]
@@ -47,16 +51,22 @@ class ClassificationTask(BaseTask):
 
     def on_validation_epoch_start(self) -> None:
         self.accuracy = TopAccuracy()
+        self.confusion = ConfusionMatrix(self.label_map.names) if self.label_map.num_classes <= MOST_CLASSES else None
 
     def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
-        self.accuracy.update(self.model(batch["images"]), batch["labels"])
+        logits, labels = self.model(batch["images"]), batch["labels"]
+        self.accuracy.update(logits, labels)
+        if self.confusion is not None:
+            self.confusion.update(logits.argmax(1).to(torch.uint8), labels.to(torch.uint8))
 
     def on_validation_epoch_end(self) -> None:
+        if self.confusion is not None:
+            self.confused = self.confusion.compute().counts[:, :-1]
         self.evaluation = self.accuracy.compute()
         self.report = dict(self.evaluation)
 
-    def draw_prediction(self, sample: ClassificationSample) -> np.ndarray:
-        """The sample's picture above its surest classes and the truth: (h, w, 3) uint8 RGB."""
+    def show_prediction(self, sample: ClassificationSample) -> ShownPicture:
+        """The sample's picture above its surest classes and the truth."""
         image = sample["image"]
         probabilities = self.model(image[None].to(self.device))[0].float().softmax(0)
         shown = probabilities.argsort(descending=True)[:_DRAWN_CLASSES].tolist()
@@ -64,7 +74,12 @@ class ClassificationTask(BaseTask):
             shown[-1] = sample["label"]
         names = [self.label_map.names[k] + " (true)" * (k == sample["label"]) for k in shown]
         picture = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-        return class_bars(picture, names, probabilities[shown].tolist())
+        drawing = class_bars(picture, names, probabilities[shown].tolist())
+        return ShownPicture(sample["name"], {"picture": picture, "prediction": drawing}, drawing)
+
+    def charts(self) -> dict[str, Chart]:
+        """Pictures of each class by what they were taken for."""
+        return {} if self.confused is None else {"confusion": Confusion(self.label_map.names, self.confused)}
 
 
 def mix(images: Tensor, labels: Tensor, num_classes: int, mixup: float, cutmix: float) -> tuple[Tensor, Tensor]:

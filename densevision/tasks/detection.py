@@ -14,11 +14,12 @@ from densevision.config.schema import Config
 from densevision.detection.losses import DetectionLoss
 from densevision.detection.postprocess import Detections
 from densevision.detection.ssdlite import SSDLite
-from densevision.metrics.detection import DetectionResults, DetectionScorer
+from densevision.metrics.detection import DetectionResults, DetectionScorer, DetectionScores
 from densevision.models import build_postprocess
 from densevision.structures import DetectionBatch, DetectionSample, LabelMap
 from densevision.tasks.base import BaseTask
-from densevision.visualize import DRAWN_SCORE, box_comparison
+from densevision.training.exhibits import Chart, PrecisionRecall, ShownPicture
+from densevision.visualize import DRAWN_SCORE, box_comparison, draw_boxes
 
 
 class DetectionTask(BaseTask):
@@ -33,6 +34,7 @@ class DetectionTask(BaseTask):
         super().__init__(model, loss, label_map, config)
         self.postprocess = build_postprocess(config.model.head)
         self.found = DetectionResults(label_map)
+        self.scores: DetectionScores | None = None
         self._results_file: Path | None = None
 
     def batch_loss(self, batch: DetectionBatch) -> tuple[Tensor, Tensor]:
@@ -72,22 +74,37 @@ class DetectionTask(BaseTask):
         if self._results_file is not None:
             self.found.write(self._results_file)
         if isinstance(self.found, DetectionScorer):
-            scores = self.found.compute()
+            scores = self.scores = self.found.compute()
             self.report = scores.to_dict()
             self.evaluation = {
                 **scores.figures,
                 **{f"map/{name}": value for name, value in scores.map_per_class.items()},
             }
 
-    def draw_prediction(self, sample: DetectionSample) -> np.ndarray:
-        """The sample's picture with its true boxes and with the surer of the found ones: (h, w, 3) uint8 RGB."""
+    def show_prediction(self, sample: DetectionSample) -> ShownPicture:
+        """The sample's picture with its true boxes and with the surer of the found ones."""
         image = sample["image"]
         (found,) = self.detect(image[None].to(self.device), [(image.shape[-2], image.shape[-1])])
         sure = found.scores >= DRAWN_SCORE
         boxes, scores, labels = (values[sure].cpu().numpy() for values in _columns(found))
         truth = (sample["boxes"].numpy(), sample["labels"].numpy()) if "boxes" in sample else None
         picture = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-        return box_comparison(picture, truth, (boxes, labels, scores), self.label_map)
+        shown: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {"prediction": (boxes, labels, scores)}
+        if truth is not None:
+            shown = {"truth": (*truth, None), **shown}
+        panels = {name: draw_boxes(picture, *one, self.label_map) for name, one in shown.items()}
+        drawing = box_comparison(picture, truth, (boxes, labels, scores), self.label_map)
+        return ShownPicture(sample["name"], {"picture": picture, **panels}, drawing, boxes=shown)
+
+    def charts(self) -> dict[str, Chart]:
+        """Precision by recall at IoU .5, .75 and over all thresholds, mean of the classes, and at .5 of each class."""
+        if self.scores is None:
+            return {}
+        recall, curves, per_class = self.scores.curves()
+        return {
+            "precision_recall": PrecisionRecall(recall, curves),
+            "precision_recall_50": PrecisionRecall(recall, per_class),
+        }
 
 
 def _columns(detections: Detections) -> tuple[Tensor, Tensor, Tensor]:

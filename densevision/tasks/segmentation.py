@@ -20,7 +20,8 @@ from densevision.segmentation.views import see, views_from_config
 from densevision.structures import LabelMap, SampleKey, SegmentationBatch, SegmentationSample
 from densevision.tasks.base import BaseTask
 from densevision.tasks.segmentation_report import write_report
-from densevision.visualize import comparison
+from densevision.training.exhibits import MOST_CLASSES, Chart, Confusion, ShownPicture
+from densevision.visualize import comparison, draw_mask
 
 _WORST = 12  # pictures of a report
 
@@ -114,16 +115,24 @@ class SegmentationTask(BaseTask):
         worst = []
         with torch.inference_mode():
             for name, score in by_score[:_WORST]:
-                worst.append((name, score, self.draw_prediction(source[SampleKey(0, index[name])])))
+                worst.append((name, score, self.show_prediction(source[SampleKey(0, index[name])]).drawing))
         write_report(folder, self.scores, worst, title)
 
-    def draw_prediction(self, sample: SegmentationSample) -> np.ndarray:
-        """The sample's picture, truth and prediction side by side: (h, w, 3) uint8 RGB."""
+    def show_prediction(self, sample: SegmentationSample) -> ShownPicture:
+        """The sample's picture, truth and prediction."""
         image = sample["image"]
         size = (image.shape[-2], image.shape[-1])
         predicted = self.classify(image[None].to(self.device), size)
-        truth = sample["label"].numpy() if "label" in sample else None
-        picture = image.permute(1, 2, 0).numpy()
-        if truth is not None:
-            truth = resize_label(truth, size)
-        return comparison(picture, truth, predicted[0].cpu().numpy(), self.label_map)
+        picture = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        masks = {"prediction": predicted[0].cpu().numpy()}
+        if "label" in sample:
+            masks = {"truth": resize_label(sample["label"].numpy(), size), **masks}
+        panels = {name: draw_mask(picture, mask, self.label_map) for name, mask in masks.items()}
+        drawing = comparison(picture, masks.get("truth"), masks["prediction"], self.label_map)
+        return ShownPicture(sample["name"], {"picture": picture, **panels}, drawing, masks=masks)
+
+    def charts(self) -> dict[str, Chart]:
+        """Pixels of each class by what they were taken for."""
+        if self.scores is None or len(self.scores.names) > MOST_CLASSES:
+            return {}
+        return {"confusion": Confusion((*self.scores.names, "no class"), self.scores.counts)}

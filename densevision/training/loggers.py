@@ -4,20 +4,87 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import wandb
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from densevision.config import config_to_dict
 from densevision.config.schema import Config
+from densevision.structures import IGNORE_INDEX, LabelMap
+from densevision.training.exhibits import Chart, Confusion, ShownPicture
+from densevision.visualize import confusion_picture
+
+_MOST_ROWS = 10_000  # of a table that W&B draws a chart of
 
 
-def build_wandb_logger(config: Config, run_dir: Path) -> WandbLogger | None:
+class RunLogger(WandbLogger):
+    """Lightning's logger, which makes one run a job, with our pictures and charts.
+
+    Everything is drawn against ``images_seen``; the step is in every entry too, as ``trainer/global_step``.
+    """
+
+    sets_data_dir = False
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run, begun at the first call; a dummy in all processes but the first."""
+        begun = self._experiment is not None
+        run = super().experiment
+        if not begun:
+            run.define_metric("images_seen")
+            run.define_metric("*", step_metric="images_seen", step_sync=True)
+        return run
+
+    @rank_zero_only
+    def log_exhibits(
+        self, pictures: Sequence[ShownPicture], charts: dict[str, Chart], label_map: LabelMap, step: int
+    ) -> None:
+        """Log pictures with masks and boxes that the viewer can switch, and charts."""
+        values: dict[str, Any] = {"val/pictures": [_image(picture, label_map) for picture in pictures]}
+        for name, chart in charts.items():
+            if isinstance(chart, Confusion):
+                values[f"val/{name}"] = _confusion(chart)
+                values[f"val/{name}_picture"] = wandb.Image(confusion_picture(chart.counts, chart.names))
+            elif chart.curves:
+                # thin enough a grid of recalls
+                every = -(-len(chart.curves) * len(chart.recall) // _MOST_ROWS)
+                curves = [curve[::every].tolist() for curve in chart.curves.values()]
+                values[f"val/{name}"] = wandb.plot.line_series(
+                    chart.recall[::every].tolist(),
+                    curves,
+                    list(chart.curves),
+                    title=f"precision ({name})",
+                    xname="recall",
+                )
+        self.experiment.log({**values, "trainer/global_step": step})
+
+    @rank_zero_only
+    def log_best(self, best: dict[str, Any], checkpoints: Sequence[Path]) -> None:
+        """Write the best scores into the run's summary and hand the given checkpoints over as one artifact."""
+        self.experiment.summary.update({f"best/{name}": value for name, value in best.items()})
+        if checkpoints:
+            artifact = wandb.Artifact(f"checkpoints-{self.experiment.id}", type="model", metadata=best)
+            for file in checkpoints:
+                artifact.add_file(str(file), file.name)
+            self.experiment.log_artifact(artifact)
+
+
+def build_wandb_logger(config: Config, run_dir: Path, origin: dict[str, Any]) -> RunLogger | None:
     """One logger for the job; None where ``wandb.mode`` is disabled.
 
-    A resumed run keeps its id, which lies in ``run_dir/wandb_id.txt``.
+    A resumed run keeps its id, which lies in ``run_dir/wandb_id.txt``; under a W&B agent it is the agent's.
+
+    Args:
+        config: resolved; it becomes W&B's.
+        run_dir: holds W&B's files, below ``wandb``.
+        origin: goes into W&B's configuration below the key ``origin``.
     """
     # wandb reads these when it is first used, so before anything else
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -26,10 +93,11 @@ def build_wandb_logger(config: Config, run_dir: Path) -> WandbLogger | None:
     if mode == "disabled":
         return None
     id_file = run_dir / "wandb_id.txt"
-    run_id = id_file.read_text().strip() if id_file.exists() else uuid.uuid4().hex[:8]
+    given = os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]
+    run_id = id_file.read_text().strip() if id_file.exists() else given
     if getattr(rank_zero_only, "rank", 0) == 0:
         id_file.write_text(run_id + "\n")
-    logger = WandbLogger(
+    logger = RunLogger(
         project=config.wandb.project,
         entity=config.wandb.entity,
         name=config.wandb.name or run_dir.name,
@@ -38,16 +106,21 @@ def build_wandb_logger(config: Config, run_dir: Path) -> WandbLogger | None:
         id=run_id,
         save_dir=str(run_dir),
         mode=mode,  # not offline=True, which Lightning passes on through the environment, too late
-        config=config_to_dict(config),
+        config={**config_to_dict(config), "origin": origin},
     )
+    # what wandb sync is to upload waits beside the run, not in the user's home
+    logger.sets_data_dir = "WANDB_DATA_DIR" not in os.environ
+    os.environ.setdefault("WANDB_DATA_DIR", str(run_dir.resolve() / "wandb"))
     logger._wandb_init.pop("anonymous", None)  # W&B warns of it, and Lightning always passes it
     return logger
 
 
-def finish_wandb(failed: bool) -> None:
+def finish_wandb(logger: Any, failed: bool) -> None:
     """Write out and close the run, so that the next one in this process is a run of its own."""
     if wandb.run is not None:
         wandb.finish(exit_code=int(failed))
+    if isinstance(logger, RunLogger) and logger.sets_data_dir:
+        os.environ.pop("WANDB_DATA_DIR", None)
 
 
 def wandb_mode(mode: str) -> str:
@@ -55,3 +128,49 @@ def wandb_mode(mode: str) -> str:
     if mode != "auto":
         return mode
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+
+
+def _image(shown: ShownPicture, label_map: LabelMap) -> wandb.Image:
+    names = dict(enumerate(label_map.names))
+    masks = {
+        kind: {"mask_data": mask, "class_labels": {**names, IGNORE_INDEX: "nothing is said"}}
+        for kind, mask in shown.masks.items()
+    }
+    boxes = {
+        kind: {"box_data": _boxes(*columns, label_map), "class_labels": names} for kind, columns in shown.boxes.items()
+    }
+    return wandb.Image(shown.panels["picture"], caption=shown.name, masks=masks or None, boxes=boxes or None)
+
+
+def _boxes(
+    boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray | None, label_map: LabelMap
+) -> list[dict[str, Any]]:
+    entries = []
+    for number, (box, label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
+        entry: dict[str, Any] = {
+            "position": dict(zip(("minX", "minY", "maxX", "maxY"), box, strict=True)),
+            "domain": "pixel",
+            "class_id": label,
+            "box_caption": label_map.names[label],
+        }
+        if scores is not None:
+            entry["scores"] = {"score": float(scores[number])}
+            entry["box_caption"] += f" {scores[number]:.2f}"
+        entries.append(entry)
+    return entries
+
+
+def _confusion(chart: Confusion) -> Any:
+    """W&B's own chart of a confusion matrix, from counts; its function would want every pixel in a list."""
+    rows = [
+        [truth, prediction, float(chart.counts[i, j])]
+        for i, truth in enumerate(chart.names[: len(chart.counts)])
+        for j, prediction in enumerate(chart.names)
+    ]
+    columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
+    return wandb.plot_table(
+        data_table=wandb.Table(columns=columns, data=rows),
+        vega_spec_name="wandb/confusion_matrix/v1",
+        fields={str(name): str(name) for name in columns},
+        string_fields={"title": "confusion matrix"},
+    )

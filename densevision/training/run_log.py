@@ -19,7 +19,8 @@ from densevision.errors import UserError
 class RunLog(pl.Callback):
     """Writes loss, learning rate and images/s every ``every`` steps, and each evaluation.
 
-    A line of ``metrics.jsonl`` has ``step``, ``epoch``, ``seconds`` since this process began to train, and either
+    A line of ``metrics.jsonl`` has ``step``, ``epoch``, ``images_seen`` (training pictures of all processes so far,
+    repeats counted), ``seconds`` since this process began to train, and either
     ``train/loss``, ``train/lr``, ``train/images_per_second`` and ``train/data_wait`` (the share of the time waited for
     batches: what faster data would save) or the values of an evaluation (null where a class does not occur). The device
     is waited for on written steps only. Also ends the training with an evaluation.
@@ -31,6 +32,13 @@ class RunLog(pl.Callback):
         self.console = console
         self.progress: Progress | None = None
         self.total_steps = 0
+        self.images_seen = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"images_seen": self.images_seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.images_seen = state_dict["images_seen"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.total_steps = int(trainer.estimated_stepping_batches)
@@ -62,7 +70,9 @@ class RunLog(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._images += len(batch["images"]) * trainer.world_size
+        images = len(batch["images"]) * trainer.world_size
+        self._images += images
+        self.images_seen += images
         step = trainer.global_step
         if trainer.fit_loop._should_accumulate():
             return
@@ -150,11 +160,13 @@ class RunLog(pl.Callback):
             return
         named = {f"{prefix}{key}": None if math.isnan(value) else value for key, value in values.items()}
         seconds = round(time.perf_counter() - self._began, 3)
-        line = {"step": trainer.global_step, "epoch": trainer.current_epoch, "seconds": seconds, **named}
+        place = {"step": trainer.global_step, "epoch": trainer.current_epoch, "images_seen": self.images_seen}
+        line = {**place, "seconds": seconds, **named}
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         for logger in trainer.loggers:
-            logger.log_metrics({k: v for k, v in named.items() if v is not None}, step=trainer.global_step)
+            values = {k: v for k, v in named.items() if v is not None}
+            logger.log_metrics({**values, "images_seen": self.images_seen}, step=trainer.global_step)
 
 
 class EvaluationBar(pl.Callback):

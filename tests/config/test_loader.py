@@ -9,7 +9,7 @@ from densevision.config import config_from_dict, config_to_dict, load_config
 from densevision.config.loader import CONFIG_DIRS
 from densevision.errors import UserError
 
-LEAVES = sorted(file for file in CONFIG_DIRS[0].rglob("*.yaml") if file.parent.name != "base")
+LEAVES = sorted(file for file in CONFIG_DIRS[0].rglob("*.yaml") if file.parent.name not in ("base", "sweeps"))
 
 
 @pytest.mark.parametrize("file", LEAVES, ids=lambda f: str(f.relative_to(CONFIG_DIRS[0])))

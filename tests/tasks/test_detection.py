@@ -108,7 +108,10 @@ def test_a_few_pictures_are_learnt(task):
     assert task.evaluation["map"] == task.report["map"] > 0.5
     assert set(task.report["map_per_class"]) == {"square", "bar"}
     assert {"map/square", "map/bar", "mar_100", "map_small"} <= set(task.evaluation)
-    picture = task.draw_prediction({"image": batch["images"][0], **{k: batch[k][0] for k in ("boxes", "labels")}})
+    sample = {"name": "a", "image": batch["images"][0], **{k: batch[k][0] for k in ("boxes", "labels")}}
+    shown = task.show_prediction(sample)
+    assert len(shown.boxes["truth"][0]) == 2
+    picture = shown.drawing
     assert picture.dtype == np.uint8
     assert picture.shape[1] > 128
 

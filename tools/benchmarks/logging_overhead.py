@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from rich.console import Console
 from rounds import interleaved, one_thread
@@ -48,9 +47,6 @@ class OneLayer(BaseTask):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.evaluation = {"score": 0.0}
-
-    def draw_prediction(self, sample: Any) -> np.ndarray:
-        return np.zeros((8, 8, 3), np.uint8)
 
 
 class Ready(pl.LightningDataModule):
