@@ -103,8 +103,8 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         task = build_task(config, datamodule.label_map, _class_weights(config, datamodule))
         trainer = build_trainer(config, run_dir, console)
         point = _begin_run_directory(config, run_dir, console)
-        origin = describe_origin(task, datamodule)
-        if is_first_process() and (note := write_origin(run_dir, origin)):
+        origin = describe_origin(task, datamodule) if is_first_process() else {}
+        if origin and (note := write_origin(run_dir, origin)):
             console.print(f"warning: {note}", highlight=False)
     trainer.logger = build_wandb_logger(config, run_dir, origin)
     parameters = sum(parameter.numel() for parameter in task.model.parameters())

@@ -13,9 +13,10 @@ MOST_CLASSES = 100  # that a confusion matrix is drawn of
 class ShownPicture:
     """One picture, what is true of it and what was predicted.
 
-    name: of the picture in its data set. panels: (H, W, 3) uint8 RGB each, the "picture" and, drawn over it, where
-    there is such a thing, "truth" and "prediction". drawing: all of that in one, with a legend. masks: "truth" and "prediction" as (H, W) uint8 class indices. boxes: likewise as (N, 4) xyxy
-    pixels of the picture, (N,) class indices and (N,) scores, None for true ones.
+    name: of the picture in its data set. panels: (H, W, 3) uint8 RGB each: the "picture" and, drawn over it where there
+    is such a thing, "truth" and "prediction". drawing: all of that in one, with a legend. masks: "truth" and
+    "prediction" as (H, W) uint8 class indices. boxes: likewise as (N, 4) xyxy pixels of the picture, (N,) class indices
+    and (N,) scores, None for true ones.
     """
 
     name: str
