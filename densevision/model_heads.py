@@ -57,8 +57,7 @@ def _lraspp(model: ModelConfig, architecture: Architecture, num_classes: int) ->
 
 def _ssdlite(model: ModelConfig, architecture: Architecture, num_classes: int) -> tuple[nn.Module, tuple[str, ...]]:
     config = model.head
-    # V1 has no last 1x1; its last block is what comes before the pooling
-    features = ("c4_expansion", "last_conv" if architecture.last_conv else "c5")
+    features = ssdlite_features(config, architecture)
     head = ssdlite.SSDLiteHead(
         in_channels=[architecture.feature_info[name].channels for name in features],
         extras=config.extras,
@@ -98,13 +97,21 @@ _TASK_HEADS = {
 }
 
 
+def ssdlite_features(head: HeadConfig, architecture: Architecture) -> tuple[str, ...]:
+    """The backbone's features that an SSDLite head reads, fine to coarse."""
+    # V1 has no last 1x1; its last block is what comes before the pooling
+    published = ("c4_expansion", "last_conv" if architecture.last_conv else "c5")
+    return published if head.first_map in published else (head.first_map, *published)
+
+
 def anchor_shapes(head: HeadConfig) -> Shapes:
     """The anchors of each of the head's maps: (width, height) in fractions of the picture's shorter side.
 
     Raises:
         UserError: an unknown name, or lists that do not fit the maps.
     """
-    return shapes_from_config(head.anchors, maps=2 + len(head.extras))
+    of_backbone = 2 if head.first_map == "c4_expansion" else 3
+    return shapes_from_config(head.anchors, maps=of_backbone + len(head.extras))
 
 
 def check_head(task: str, model: ModelConfig) -> None:

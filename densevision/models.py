@@ -20,7 +20,14 @@ from densevision.detection.postprocess import Postprocess
 from densevision.errors import UserError
 from densevision.layers import Preprocess
 from densevision.model_backbone import build_architecture, first_reduced_block, output_stride
-from densevision.model_heads import DETECTION_HEADS, HEADS, anchor_shapes, norm_spec, published_norm
+from densevision.model_heads import (
+    DETECTION_HEADS,
+    HEADS,
+    anchor_shapes,
+    norm_spec,
+    published_norm,
+    ssdlite_features,
+)
 from densevision.segmentation import heads
 from densevision.segmentation.segmenter import Segmenter
 
@@ -96,8 +103,9 @@ def anchor_strides(model: ModelConfig) -> list[int]:
     Raises:
         UserError: no such backbone.
     """
-    strides = {name: info.stride for name, info in build_architecture(model.backbone).feature_info.items()}
-    return [strides["c4_expansion"], *(strides["c5"] * 2**number for number in range(1 + len(model.head.extras)))]
+    architecture = build_architecture(model.backbone)
+    strides = [architecture.feature_info[name].stride for name in ssdlite_features(model.head, architecture)]
+    return strides + [strides[-1] * 2 ** (1 + number) for number in range(len(model.head.extras))]
 
 
 def build_postprocess(head: HeadConfig) -> Postprocess:

@@ -164,13 +164,14 @@ class Architecture:
 
         ``c1`` .. ``c5``: the last output of each stage (of the stem, where a stage has no block); ``last_conv``:
         the final 1x1; ``c4_expansion``: the 1x1 expansion of the first block of stage 5, before its stride
-        (SSDLite's C4); ``c3_depthwise``: the depthwise output, before squeeze-and-excite, of the last block of
-        stage 3 (LR-ASPP's low map); ``c3_first``: the output of the first block of stage 3 (torchvision's).
+        (SSDLite's C4), and ``c3_expansion`` that of stage 4; ``c3_depthwise``: the depthwise output, before
+        squeeze-and-excite, of the last block of stage 3 (LR-ASPP's low map); ``c3_first``: the output of the first
+        block of stage 3 (torchvision's).
 
-        Both special taps are the wide maps of inverted residuals. A block without expansion gives its input instead
+        The special taps are the wide maps of inverted residuals. A block without expansion gives its input instead
         (MobileNetV1: the output of stage 4, as TF-slim's SSD reads it). A sandglass is wide at its ends and narrow
-        inside, and its depthwise convolutions sit there: c4_expansion is the output of stage 4, c3_depthwise that of
-        stage 3.
+        inside, and its depthwise convolutions sit there: c4_expansion is the output of stage 4, c3_expansion and
+        c3_depthwise that of stage 3.
         """
         info = {"c1": FeatureInfo(self.stem.out_channels, self.stem.stride, -1)}
         stride = self.stem.stride
@@ -178,8 +179,8 @@ class Architecture:
         for i, block in enumerate(self.blocks):
             first = block.stage not in stages_seen
             stages_seen.add(block.stage)
-            if first and block.stage == 5:
-                info["c4_expansion"] = (
+            if first and block.stage in (4, 5):
+                info[f"c{block.stage - 1}_expansion"] = (
                     FeatureInfo(block.expansion, stride, i, "expansion")
                     if isinstance(block, BlockSpec)
                     else FeatureInfo(block.in_channels, stride, i - 1)

@@ -9,6 +9,9 @@ from typing import Any
 
 from densevision.cli import parser
 
+FINER_MAP = "c3_expansion"
+WORTH_A_MAP = 0.02  # share of the boxes from which a finer first map is proposed
+
 USAGE = """\
 examples:
   check_data lraspp_v3_cityscapes data.root=/data/cityscapes
@@ -50,7 +53,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _anchor_fit(config: Any, boxes: Any) -> dict[str, Any] | None:
-    """The share of the training boxes that the configured anchors can match, by map, and that fitted ones could."""
+    """The share of the training boxes that the configured anchors can match, by map, and that fitted ones could.
+
+    ``finer``: that fitted anchors could with a first map of half the stride; None where there already is one.
+    """
     from densevision.detection.anchor_fit import fit_anchors, matchable_shares
     from densevision.model_heads import DETECTION_HEADS, anchor_shapes
     from densevision.models import anchor_strides
@@ -60,14 +66,19 @@ def _anchor_fit(config: Any, boxes: Any) -> dict[str, Any] | None:
     size, least = (config.data.image_size[0], config.data.image_size[1]), config.loss.match_iou
     strides, seen = anchor_strides(config.model), boxes.at(size)
     configured = anchor_shapes(config.model.head)
-    fitted = [[(round(w, 4), round(h, 4)) for w, h in shapes] for shapes in fit_anchors(seen, size, strides)]
+    fitted = [[(round(w, 4), round(h, 4)) for w, h in shapes] for shapes in fit_anchors(seen, size, strides, least)]
     by_map, any_map = matchable_shares(seen, size, configured, strides, least)
     fitted_by_map, fitted_any = matchable_shares(seen, size, fitted, strides, least)
+    finer = None
+    if config.model.head.first_map != FINER_MAP:
+        more = [strides[0] // 2, *strides]
+        finer = matchable_shares(seen, size, fit_anchors(seen, size, more, least), more, least)[1]
     return {
         "match_iou": least,
         "strides": strides,
         "configured": {"by_map": by_map, "any": any_map},
         "fitted": {"by_map": fitted_by_map, "any": fitted_any, "anchors": fitted},
+        "finer": finer,
     }
 
 
@@ -77,6 +88,11 @@ def _anchor_lines(anchors: dict[str, Any]) -> list[str]:
     for name in ("configured", "fitted"):
         shares = [*anchors[name]["by_map"], anchors[name]["any"]]
         lines.append(f"{name:12}" + "".join(f" {100 * share:<10.1f} " for share in shares).rstrip())
+    if anchors["finer"] is not None and anchors["finer"] - anchors["fitted"]["any"] >= WORTH_A_MAP:
+        lines.append(
+            f"many boxes are small: with model.head.first_map={FINER_MAP} fitted anchors reach "
+            f"{100 * anchors['finer']:.1f}; check again with it for those anchors"
+        )
     pairs = [
         ", ".join(f"[{width:g}, {height:g}]" for width, height in shapes) for shapes in anchors["fitted"]["anchors"]
     ]

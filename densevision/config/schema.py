@@ -77,7 +77,9 @@ class HeadConfig:
     gate_bias: bool = True
     align_corners: bool = True
     dropout: float = number(0.1, 0.0, 1.0)  # before the last layer; R-ASPP and classifier
-    # SSDLite: channels of the maps behind the backbone's two, at width 1
+    # SSDLite: the finest map; c3_expansion puts one of half the stride before the published ones, for small objects
+    first_map: str = choice("c4_expansion", "c3_expansion")
+    # SSDLite: channels of the maps behind the backbone's, at width 1
     extras: list[int] = field(default_factory=lambda: [512, 256, 256, 128])
     # ssdlite (as published) | torchvision | for each map a list of [width, height], in fractions of the shorter side
     # of data.image_size; check_data proposes such lists

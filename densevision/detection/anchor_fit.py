@@ -11,6 +11,7 @@ from densevision.detection.anchors import Shapes, ssdlite_anchors
 _CHUNK = 50_000  # boxes compared with all anchors at once
 _SAMPLE = 20_000  # boxes that anchors are fitted to; more change their third digit
 _RESTARTS, _ROUNDS = 8, 50
+_SPARED = 0.01  # share of the boxes that more anchors would have to reach to be worth their time
 _DIGITS = 3  # of a proposed side: a fraction of a pixel
 
 
@@ -50,34 +51,53 @@ def matchable_shares(
 
 
 def fit_anchors(
-    boxes: np.ndarray, image_size: tuple[int, int], strides: Sequence[int], count: int = 6, seed: int = 0
+    boxes: np.ndarray,
+    image_size: tuple[int, int],
+    strides: Sequence[int],
+    match_iou: float = 0.5,
+    most: int = 6,
+    seed: int = 0,
 ) -> Shapes:
-    """Anchors fitted to boxes: ``count`` on each map, fewer where fewer shapes occur.
+    """Anchors fitted to boxes: as few on each map as reach all but a hundredth of what ``most`` of them do.
 
     A box goes to the coarsest map whose cells are close enough for an anchor of its own shape to overlap it by one half
-    wherever it lies, the small ones to the first map. On each map the shapes are clustered by their overlap. A map
-    without a box keeps the published anchors.
+    at most of the places that it can lie at, the small ones to the first map: large boxes then do not crowd out the
+    anchors of small ones. On each map the shapes are clustered by their overlap. A map without a box keeps the
+    published anchors.
 
     Args:
-        boxes, image_size, strides: as in :func:`matchable_shares`.
+        boxes, image_size, strides, match_iou: as in :func:`matchable_shares`.
+        most: anchors on one map.
         seed: of the samples and beginnings; the same arguments give the same anchors.
     """
     rng = np.random.default_rng(seed)
     if len(boxes) > _SAMPLE:
         boxes = boxes[rng.choice(len(boxes), _SAMPLE, replace=False)]
+    level = _levels(boxes, image_size, strides)
+    sides = (boxes[:, 2:] - boxes[:, :2]) / min(image_size)
+    published = ssdlite_anchors(len(strides))
+    if not len(boxes):
+        return published
+    by_count: list[Shapes] = []
+    for count in range(1, most + 1):
+        fitted = [_cluster(sides[level == number], count, rng) for number in range(len(strides))]
+        by_count.append([own or kept for own, kept in zip(fitted, published, strict=True)])
+    reached = [matchable_shares(boxes, image_size, shapes, strides, match_iou)[1] for shapes in by_count]
+    return next(shapes for shapes, share in zip(by_count, reached, strict=True) if share >= reached[-1] - _SPARED)
+
+
+def _levels(boxes: np.ndarray, image_size: tuple[int, int], strides: Sequence[int]) -> np.ndarray:
+    """(N,) the map that each box goes to."""
     sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
     level = np.zeros(len(sides), np.int64)
     picture = np.array([image_size[1], image_size[0]])
     for number, stride in enumerate(strides):
         cell = picture / -(-picture // stride)
-        # offset by half a cell in both directions, equal shapes overlap by 1/2 if they share 2/3 of their area
-        level[np.prod(np.maximum(1 - cell / 2 / sides, 0), axis=1) >= 2 / 3] = number
-    shorter = min(image_size)
-    fitted: Shapes = []
-    for number, published in enumerate(ssdlite_anchors(len(strides))):
-        own = sides[level == number] / shorter
-        fitted.append(_cluster(own, count, rng) if len(own) else published)
-    return fitted
+        # half a cell is the furthest from an anchor, and where a box of most of the picture lies between two cells
+        off = np.where(sides > picture / 2, cell / 2, cell / 3)
+        # equal shapes that share 2/3 of their area overlap by 1/2
+        level[np.prod(np.maximum(1 - off / sides, 0), axis=1) >= 2 / 3] = number
+    return level
 
 
 def _best_iou(
@@ -100,7 +120,9 @@ def _best_iou(
 
 
 def _cluster(sides: np.ndarray, count: int, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """k-medians by overlap of (n, 2) widths and heights, the best of several beginnings, by area."""
+    """k-medians by overlap of (n, 2) widths and heights, the best of several beginnings, by area; n from 0."""
+    if not len(sides):
+        return []
     count = min(count, len(np.unique(sides.round(_DIGITS), axis=0)))
     best, best_overlap = sides[:count], -1.0
     for _ in range(_RESTARTS):

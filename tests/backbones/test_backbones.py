@@ -7,7 +7,7 @@ from densevision.backbones import BACKBONES, Backbone, BlockSpec
 from densevision.backbones.fbnetv2 import round_channels
 from densevision.errors import UserError
 
-FEATURES = ("c1", "c2", "c3", "c4", "c5", "last_conv", "c4_expansion", "c3_depthwise", "c3_first")
+FEATURES = ("c1", "c2", "c3", "c4", "c5", "last_conv", "c4_expansion", "c3_expansion", "c3_depthwise", "c3_first")
 NAMES = sorted(BACKBONES)
 CUTS = (None, "segmentation", "detection")
 
@@ -152,7 +152,7 @@ def test_taps_and_tail_widths(name, width, c3_depthwise, c4_expansion, last_conv
     info = architecture.feature_info
     assert info["c3_depthwise"].channels == c3_depthwise
     assert info["c4_expansion"].channels == c4_expansion
-    assert info["c4_expansion"].stride == 16
+    assert (info["c4_expansion"].stride, info["c3_expansion"].stride) == (16, 8)
     assert (architecture.last_conv and info["last_conv"].channels) == last_conv
     assert architecture.pre_logits == pre_logits
 

@@ -47,6 +47,23 @@ def test_the_proposed_anchors_are_taken_and_match_as_said(tree, tmp_path, capsys
     assert configured["by_map"] == pytest.approx(fitted["by_map"])
 
 
+def test_many_small_boxes_are_told_of_the_finer_map(tree, tmp_path, capsys):
+    """A box of 40x60 pixels that is 6x8 of the network's 320 falls between the cells of 16."""
+    box = {"image_id": 10, "category_id": 3, "area": 1.0, "iscrowd": 0}
+    write_coco_tree(tree, annotations=[{**box, "id": n + 1, "bbox": [5.0 * n, 3.0 * n, 1.1, 1.0]} for n in range(9)])
+    command("check_data", tree, "--json", tmp_path / "report.json")
+    anchors = json.loads((tmp_path / "report.json").read_text())["anchors"]
+    assert anchors["finer"] > anchors["fitted"]["any"] + 0.1
+    said = f"with model.head.first_map=c3_expansion fitted anchors reach {100 * anchors['finer']:.1f}"
+    assert said in capsys.readouterr().out
+    command("check_data", tree, "model.head.first_map=c3_expansion", "--json", tmp_path / "finer.json")
+    finer = json.loads((tmp_path / "finer.json").read_text())["anchors"]
+    assert finer["fitted"]["any"] == pytest.approx(anchors["finer"], abs=0.01)
+    assert finer["strides"][0] == 8
+    assert finer["finer"] is None
+    assert "first_map" not in capsys.readouterr().out
+
+
 def test_what_is_wrong_with_boxes_and_pictures_is_told_at_once(tree, tmp_path, capsys):
     content = write_coco_tree(tree)
     content["annotations"][0]["bbox"][2] = 0

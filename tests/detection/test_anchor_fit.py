@@ -40,6 +40,20 @@ def test_fitted_anchors_reach_what_the_published_do_not():
     assert fitted[5] == ssdlite_anchors()[5]  # no box is that large
 
 
+def test_boxes_of_one_kind_stay_on_one_map_however_they_lie():
+    """10 pixels are for cells of 8, 40 for 16, 90 for 32: none of the larger takes a place among the smaller."""
+    fitted = fit_anchors(boxes_of([(10, 10), (40, 40), (90, 90)], 1000, (320, 320)), (320, 320), (8, *STRIDES))
+    for anchors, side in zip(fitted, (10, 40, 90), strict=False):
+        assert all(0.85 * side < edge * 320 < 1.15 * side for anchor in anchors for edge in anchor)
+
+
+@pytest.mark.parametrize("sizes", [[(45, 45)], [(20, 60), (60, 20), (45, 45)]])
+def test_no_more_anchors_than_help(sizes):
+    """One for each shape that occurs; a second of a shape reaches few boxes more."""
+    fitted = fit_anchors(boxes_of(sizes, 500, (320, 320)), (320, 320), STRIDES)
+    assert len(sizes) <= len(fitted[0]) <= len(sizes) + 1
+
+
 def test_large_boxes_go_to_coarse_maps():
     fitted = fit_anchors(np.array([[0.0, 0, 320, 320], [10, 10, 40, 40]]), (320, 320), STRIDES)
     assert fitted[0] == [(0.094, 0.094)]

@@ -29,13 +29,16 @@ def pixels(*shape, **keywords):
     return torch.randint(0, 256, shape, dtype=torch.uint8, **keywords)
 
 
+@pytest.mark.parametrize("first_map", ["c4_expansion", "c3_expansion"])
 @pytest.mark.parametrize("backbone", NAMES)
-def test_every_parameter_gets_a_gradient(backbone):
-    model = small_model(backbone)
+def test_every_parameter_gets_a_gradient(backbone, first_map):
+    model = small_model(backbone, first_map=first_map)
     outputs = model(pixels(2, 3, 96, 128))
     anchors = model.anchors((96, 128))
     count = len(anchors)
-    assert count == 6 * 8 * 3 + (3 * 4 + 2 * 2 + 3) * 6
+    of_coarser_maps = (3 * 4 + 2 * 2 + 3) * 6
+    expected = {"c4_expansion": 6 * 8 * 3, "c3_expansion": 12 * 16 * 3 + 6 * 8 * 6}[first_map] + of_coarser_maps
+    assert count == expected
     assert (outputs["class_logits"].shape, outputs["box_deltas"].shape) == ((2, count, 6), (2, count, 4))
     boxes, labels = [torch.tensor([[10.0, 10, 60, 90]]), torch.zeros(0, 4)], [torch.tensor([2]), torch.zeros(0).long()]
     total, matched = DetectionLoss()(outputs, anchors, boxes, labels)
@@ -62,6 +65,22 @@ def test_maps_of_the_backbone(backbone, c4, c5):
     c4_info, c5_info = (model.backbone.feature_info[name] for name in model.features)
     assert (c4_info.channels, c4_info.stride) == (c4, 16)
     assert (c5_info.channels, c5_info.stride) == (c5, 32)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "c3"),
+    [("mobilenet_v1", 256), ("mobilenet_v2", 192), ("mnasnet_a1", 240), ("mobilenet_v3_large", 240)],
+)
+def test_a_finer_first_map_comes_before_the_published(backbone, c3):
+    """For small objects: the expansion inside the first stride-16 block, all other maps as they were."""
+    with torch.device("meta"):
+        published, finer = (
+            small_model(backbone, width_mult=1.0, first_map=name) for name in ("c4_expansion", "c3_expansion")
+        )
+    infos = [finer.backbone.feature_info[name] for name in finer.features]
+    assert (infos[0].channels, infos[0].stride) == (c3, 8)
+    assert finer.features[1:] == published.features
+    assert finer.anchor_cache.strides == (8, *published.anchor_cache.strides)
 
 
 def test_v1_reads_the_output_before_the_first_stride_32_block():
