@@ -14,16 +14,15 @@ mean IoU of the 11 classes that occur. The passes that our recipes make for batc
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, variance
+from statistics import mean
 from typing import Any
+
+from accuracy import print_comparison, read_run, run_file, run_once
 
 STEPS, SIZE = 200, (176, 240)
 SPLITS: dict[str, tuple[tuple[str, list[str] | None], tuple[str, list[str] | None]]] = {
@@ -117,48 +116,26 @@ def main(argv: Sequence[str] | None = None) -> int:
                     if seed < ARMS[index].seeds:
                         _train_once(ARMS[index], split, seed, options)
     results = {split: _results(options.output, split) for split in SPLITS}
-    broken = [_print_split(split, by_arm) for split, by_arm in results.items()]
+    broken = [_print_split(split, scores) for split, scores in results.items()]
     return 1 if any(broken) else 0
 
 
 def _train_once(arm: Arm, split: str, seed: int, options: argparse.Namespace) -> None:
-    file = _file(options.output, arm, split, seed)
-    if file.exists():
-        return
-    began, worked = time.perf_counter(), time.process_time()
-    run = file.with_suffix("")
-    iou = arm.train(options.data, options.weights, split, seed, run)
-    result = {
-        "arm": arm.name,
-        "split": split,
-        "seed": seed,
-        "miou": mean(iou),
-        "iou": dict(zip(CLASSES, iou, strict=True)),
-        "seconds": time.perf_counter() - began,
-        "cpu_seconds": time.process_time() - worked,
-    }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.rename(file)
+    def train(run: Path) -> dict[str, Any]:
+        iou = arm.train(options.data, options.weights, split, seed, run)
+        return {"miou": mean(iou), "iou": dict(zip(CLASSES, iou, strict=True))}
+
+    labels = {"arm": arm.name, "split": split, "seed": seed}
+    result = run_once(run_file(options.output, split, arm.name, seed), labels, train)
     print(f"{split}, {arm.name}, seed {seed}: {100 * result['miou']:.1f} ({result['seconds']:.0f} s)", flush=True)
 
 
-def _print_split(split: str, by_arm: dict[Arm, list[float]]) -> bool:
+def _print_split(split: str, scores: dict[str, list[float]]) -> bool:
     """Print a table; whether the baseline is broken."""
     (train, train_cities), (test, test_cities) = SPLITS[split]
-    print(f"\nmIoU of the 11 classes, {_name(train, train_cities)} -> {_name(test, test_cities)}")
-    print(f"{'arm':40} {'seeds':>5} {'mean':>6} {'spread':>11}   difference to '{REFERENCE.name}', 95 % interval")
-    reference = by_arm[REFERENCE]
-    for arm, scores in by_arm.items():
-        if not scores:
-            continue
-        line = f"{arm.name:40} {len(scores):5} {mean(scores):6.1f} {min(scores):5.1f}-{max(scores):5.1f}"
-        if arm is not REFERENCE and reference:
-            line += f"   {mean(scores) - mean(reference):+.1f}"
-            if len(scores) > 1 and len(reference) > 1:
-                line += f" +- {half_interval(scores, reference):.1f}"
-        print(line)
+    title = f"mIoU of the 11 classes, {_name(train, train_cities)} -> {_name(test, test_cities)}"
+    print_comparison(title, scores, REFERENCE.name)
+    reference = scores[REFERENCE.name]
     expected, tolerance = (100 * number for number in BASELINE)
     broken = split == "val" and bool(reference) and abs(mean(reference) - expected) > tolerance
     if broken:
@@ -168,27 +145,10 @@ def _print_split(split: str, by_arm: dict[Arm, list[float]]) -> bool:
     return broken
 
 
-def half_interval(a: Sequence[float], b: Sequence[float]) -> float:
-    """Half of Welch's 95 % interval of the difference of two means: seeds of different arms are not pairs."""
-    from scipy.stats import t
-
-    parts = [variance(x) / len(x) for x in (a, b)]
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
-    return float(t.ppf(0.975, freedom)) * math.sqrt(sum(parts))
-
-
-def _results(output: Path, split: str) -> dict[Arm, list[float]]:
-    """The mIoU of every seed that there is, in percent."""
-    found: dict[Arm, list[float]] = {}
-    for arm in ARMS:
-        files = [file for seed in range(arm.seeds) if (file := _file(output, arm, split, seed)).exists()]
-        found[arm] = [100 * json.loads(file.read_text())["miou"] for file in files]
-    return found
-
-
-def _file(output: Path, arm: Arm, split: str, seed: int) -> Path:
-    words = "".join(letter if letter.isalnum() else " " for letter in arm.name).split()
-    return output / f"{split}-{'-'.join(words)}-{seed}.json"
+def _results(output: Path, split: str) -> dict[str, list[float]]:
+    """The mIoU of every seed that there is, in percent, by arm."""
+    files = {arm.name: [run_file(output, split, arm.name, seed) for seed in range(arm.seeds)] for arm in ARMS}
+    return {name: [100 * read_run(file)["miou"] for file in own if file.exists()] for name, own in files.items()}
 
 
 def _cities(train: list[str] | None, test: list[str] | None) -> Any:
