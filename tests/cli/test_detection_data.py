@@ -102,3 +102,11 @@ def test_anchors_are_a_detectors(tmp_path, capsys):
     words = ["show_batch", "lraspp_v3_cityscapes", "--anchors", "--output", str(tmp_path / "grid.png")]
     assert main(words) == 1
     assert "the task is segmentation" in capsys.readouterr().err
+
+
+def test_the_recipe_for_few_pictures_has_the_anchors_that_are_proposed(test_data, tmp_path):
+    words = [f"data.root={test_data / 'bccd/coco'}", "--json", str(tmp_path / "report.json")]
+    assert main(["check_data", "finetune/ssdlite_v2_bccd", *words]) == 0
+    anchors = json.loads((tmp_path / "report.json").read_text())["anchors"]
+    assert anchors["configured"]["by_map"] == pytest.approx(anchors["fitted"]["by_map"])
+    assert anchors["configured"]["any"] > 0.98
