@@ -12,7 +12,7 @@ from lightning import LightningDataModule
 
 from datamodules.check import DataReport, Progress, SplitReport, check_dataset, errors_for_batches, note_leaks
 from datamodules.fingerprint import fingerprint
-from datamodules.loader import Loader, TrainLoader
+from datamodules.loader import EvalLoader, Loader, TrainLoader
 from datamodules.samplers import EpochSampler, EvalSampler, rank_and_world_size
 from datamodules.splits import held_out
 from datamodules.store import Store, store_folder
@@ -129,14 +129,18 @@ class DataModule(LightningDataModule):
         self.setup("validate")
         return self._eval_loader(self.val_dataset)
 
-    def eval_dataloader(self, split: str) -> Loader:
-        """Batches of any split; one without labels gives samples without labels.
+    def eval_dataset(self, split: str) -> Any:
+        """Any split as it is evaluated; one without labels gives samples without labels.
 
         Raises:
             UserError: an unknown split, or labels for some of its pictures only.
         """
         dataset = self.read_part(split, training=False)
-        return self._eval_loader(self.stored(dataset.require_files(labels=dataset.has_labels)))
+        return self.stored(dataset.require_files(labels=dataset.has_labels))
+
+    def eval_dataloader(self, split: str) -> Loader:
+        """Batches of :meth:`eval_dataset`, every picture once over all ranks."""
+        return self._eval_loader(self.eval_dataset(split))
 
     def class_pixel_counts(self) -> Any:
         """(K,) int64: the labelled pixels of each class in the training split."""
@@ -186,7 +190,7 @@ class DataModule(LightningDataModule):
 
     def _eval_loader(self, dataset: Any) -> Loader:
         sampler = EvalSampler(len(dataset), *rank_and_world_size())
-        return Loader(dataset, sampler, self.data.eval_batch_size, self.data.num_workers, type(self).collate)
+        return EvalLoader(dataset, sampler, self.data.eval_batch_size, self.data.num_workers, type(self).collate)
 
 
 def check_batch_size(size: int, data: DataConfig, world_size: int = 1) -> None:

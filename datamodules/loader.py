@@ -103,6 +103,16 @@ class TrainLoader(Loader):
         self.sampler.resume(state["delivered"] * self.batch_size)
 
 
+class EvalLoader(Loader):
+    """A Loader that gives a process without a picture one batch, None, so that it takes part in the collectives."""
+
+    def __len__(self) -> int:
+        return max(1, super().__len__())
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return super().__iter__() if super().__len__() else iter([None])
+
+
 def _one_thread(worker: int) -> None:
     """Workers share the cores among them; OpenCV would start a pool in each."""
     cv2.setNumThreads(0)

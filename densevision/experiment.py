@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -25,6 +22,7 @@ from densevision.config import Config, LoadedConfig, config_to_dict, flat_items,
 from densevision.errors import UserError
 from densevision.inference import model_from_checkpoint
 from densevision.io import atomic_write, make_folder, remove_partial_files, write_json
+from densevision.launch import is_first_process
 from densevision.model_heads import check_head
 from densevision.models import build_model, check_batch_norm, resolved
 from densevision.segmentation.losses import sqrt_class_weights
@@ -33,14 +31,12 @@ from densevision.tasks.base import BaseTask
 from densevision.tasks.classification import ClassificationTask
 from densevision.tasks.detection import DetectionTask
 from densevision.tasks.segmentation import SegmentationTask
-from densevision.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints
-from densevision.training.ema import EMA
+from densevision.training.checkpoints import BEST, LAST, Checkpoints
 from densevision.training.loggers import RunLogger, build_wandb_logger, finish_wandb
 from densevision.training.origin import describe_origin, write_origin
-from densevision.training.pictures import FixedPictures
-from densevision.training.recalibration import BatchNormRecalibration
+from densevision.training.processes import telling_of_lost_processes
 from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
-from densevision.training.run_log import EvaluationBar, RunLog
+from densevision.training.trainer import build_trainer, processes_of, quiet_libraries
 
 # keys of the model that say what is made of its outputs; all others are built into its weights
 AFTER_THE_NETWORK = {
@@ -65,11 +61,6 @@ def build_task(config: Config, label_map: LabelMap, class_weights: Sequence[floa
     check_head(config.task, config.model)
     model = build_model(config.model, label_map.num_classes, class_ids=label_map.ids)
     return task(model, label_map, config, *([] if class_weights is None else [class_weights]))
-
-
-def is_first_process() -> bool:
-    """Whether this process speaks for the job; known before the processes know each other."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
 
 
 def run_directory(loaded: LoadedConfig) -> Path:
@@ -116,7 +107,8 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
     )
     failed, on_interrupt = True, signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(task, datamodule=datamodule, ckpt_path=point.path if point else None)
+        with telling_of_lost_processes():
+            trainer.fit(task, datamodule=datamodule, ckpt_path=point.path if point else None)
         if isinstance(trainer.logger, RunLogger):
             trainer.logger.log_best(_best(trainer, task), _artifacts(config, run_dir))
         failed = False
@@ -159,7 +151,8 @@ def evaluate(
         _check_same_model(config, stored_config(stored, str(checkpoint)).config)
     with loaded.blaming_origin():
         datamodule = build_datamodule(config)
-        loader = datamodule.eval_dataloader(split or config.data.val_split)
+        # the loader is made when the processes know each other
+        source = datamodule.val_dataset = datamodule.eval_dataset(split or config.data.val_split)
     trained_on = stored_label_map(stored, str(checkpoint))
     if trained_on.names != datamodule.label_map.names:
         raise UserError(
@@ -169,7 +162,7 @@ def evaluate(
     model = model_from_checkpoint(stored, str(checkpoint))
     with loaded.blaming_origin():
         task = lookup("task", config.task, TASKS)(model, datamodule.label_map, config)
-    labelled = loader.source.has_labels
+    labelled = source.has_labels
     if not labelled and save_predictions is None:
         raise UserError(
             f"the split '{split}' has no labels to judge by; --save-predictions DIR writes what is predicted"
@@ -181,68 +174,14 @@ def evaluate(
             raise UserError("a report is written of segmentation on a split with labels")
         task.picture_scores = {}
     trainer = build_trainer(config, run_dir=None, console=console)
-    trainer.validate(task, loader, verbose=False)
-    result = {"checkpoint": str(checkpoint), "split": split or config.data.val_split, "pictures": len(loader.source)}
+    with telling_of_lost_processes():
+        trainer.validate(task, datamodule=datamodule, verbose=False)
+    result = {"checkpoint": str(checkpoint), "split": split or config.data.val_split, "pictures": len(source)}
     if report is not None and trainer.is_global_zero:
         assert isinstance(task, SegmentationTask)
         title = f"{checkpoint} on the {result['pictures']} pictures of {result['split']}"
-        task.write_report(report, loader.source, title)
+        task.write_report(report, source, title)
     return {**result, **task.report} if labelled else result
-
-
-def build_trainer(config: Config, run_dir: Path | None, console: Console) -> pl.Trainer:
-    """Lightning's trainer for training in ``run_dir``, or for evaluation alone where that is None.
-
-    Raises:
-        UserError: a device, accelerator or number of nodes that is not there.
-    """
-    settings = config.trainer
-    callbacks: list[pl.Callback] = [EvaluationBar(console)]
-    if run_dir is not None:
-        callbacks = [
-            RunLog(run_dir / METRICS, settings.log_every, console),
-            FixedPictures(run_dir / "pictures", settings.pictures, settings.pictures_every),
-            Checkpoints(run_dir / "checkpoints", settings.checkpoint_every),
-        ]
-        if config.optim.ema_decay is not None:
-            callbacks.append(EMA(config.optim.ema_decay))
-        if settings.bn_recalibration:
-            callbacks.append(BatchNormRecalibration(settings.bn_recalibration))  # of the average: after it
-    every = settings.val_every * settings.accumulate if settings.val_every else None  # Lightning counts batches
-    try:
-        return pl.Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            precision=settings.precision,  # type: ignore[arg-type]
-            max_steps=settings.max_steps or -1,
-            max_epochs=settings.max_epochs or -1,
-            val_check_interval=every,
-            check_val_every_n_epoch=None if every else 1,
-            accumulate_grad_batches=settings.accumulate,
-            gradient_clip_val=config.optim.clip_norm,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # the samplers of the datamodules know their share
-            logger=False,
-            callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=run_dir,
-            log_every_n_steps=settings.log_every,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=run_dir is not None,
-        )
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"these devices cannot be used (trainer.accelerator, devices, num_nodes): {reason}") from error
-
-
-def quiet_libraries() -> None:
-    """Leave what Lightning says at warnings: its advice and adverts are not about the user's run."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # what its own code does out of date, and advice to use more loader processes
-    warnings.filterwarnings("ignore", module=r"lightning\.")
 
 
 def _check_same_model(config: Config, trained: Config) -> None:
@@ -256,13 +195,8 @@ def _check_same_model(config: Config, trained: Config) -> None:
 
 
 def _check_run(config: Config) -> None:
-    """Mistakes that would show late or never: a training without an end, nodes that nobody starts."""
-    started = "WORLD_SIZE" in os.environ or "SLURM_NTASKS" in os.environ
-    if config.trainer.num_nodes > 1 and not started:
-        raise UserError(
-            "several nodes are started by torchrun or srun, one command on each; this process is alone",
-            key="trainer.num_nodes",
-        )
+    """Mistakes that would show late or never: a training without an end, processes that nobody starts."""
+    processes_of(config.trainer)
     if config.trainer.max_steps is None and config.trainer.max_epochs is None:
         raise UserError("give trainer.max_steps or trainer.max_epochs, so that the training ends")
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "structures", "config", "io", "damage", "checkpoint"},
+    {"errors", "structures", "config", "io", "damage", "checkpoint", "launch"},
     {"layers"},
     {"backbones"},
     {"segmentation", "detection", "classification"},

@@ -16,6 +16,7 @@ from typing import NoReturn
 import densevision
 from densevision.config.lookup import unknown_name
 from densevision.errors import UserError
+from densevision.launch import process_number
 
 VERBS = {
     "train": "train a model from a configuration",
@@ -50,7 +51,8 @@ def run(verb: str, argv: Sequence[str] | None = None) -> int:
     try:
         return int(import_module(f"densevision.cli.{verb}").main(argv))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        number = process_number()
+        print(f"error{f' in process {number}' if number else ''}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever reads our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -42,10 +42,11 @@ def main(argv: Sequence[str]) -> int:
 
     from densevision.experiment import evaluate
     from densevision.io import make_folder, write_json
+    from densevision.launch import is_first_process
 
     if options.json:
         make_folder(options.json.parent)  # a wrong path is told before the work
-    console = Console()
+    console = Console(quiet=not is_first_process())
     result = evaluate(
         options.checkpoint, options.overrides, options.split, options.save_predictions, console, options.report
     )
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         console.print(f"predictions for {result['pictures']} pictures in {options.save_predictions}", highlight=False)
     if options.report:
         console.print(f"report in {options.report / 'report.md'}", highlight=False)
-    if options.json:
+    if options.json and is_first_process():
         write_json(options.json, result)
         console.print(f"figures in {options.json}", highlight=False)
     return 0

@@ -26,7 +26,8 @@ def main(argv: Sequence[str]) -> int:
     from densevision.config import load_config
 
     loaded = load_config(options.config, options.overrides)
-    from densevision.experiment import is_first_process, train
+    from densevision.experiment import train
+    from densevision.launch import is_first_process
 
     console = Console(quiet=not is_first_process())
     summary = train(loaded, console)

@@ -202,8 +202,9 @@ class TrainerConfig:
     pictures_every: int | None = number(None, 1)  # evaluations between fixed pictures; null: the last only
     pictures: int = number(4, 1)  # how many
     accelerator: str = "auto"
-    devices: int | str = "auto"
+    devices: int | str = "auto"  # processes a node; torchrun and srun decide it themselves, and num_nodes
     num_nodes: int = number(1, 1)
+    sync_batchnorm: bool = True  # batch normalisation over the pictures of all processes, or of each one's own
     precision: str = choice("32-true", "bf16-mixed", "16-mixed", "64-true")
     accumulate: int = number(1, 1)  # batches a step
     # training batches from which each evaluation's batch-norm statistics are estimated; 0: training's averages

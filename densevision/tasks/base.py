@@ -34,13 +34,15 @@ class BaseTask(pl.LightningModule):
         evaluation: the latest evaluation, name -> number, for logs and for choosing the best; empty before the first.
         report: the same as ``--json`` of the evaluation has it.
         averaged: whether evaluations and checkpoints are of averaged weights (:class:`densevision.training.ema.EMA`).
-        loss_sum, loss_count: of this process since the training log last took them.
+        loss_sum, loss_count: of all processes since the training log last took them; the same in each of them.
+        asks_to_stop: whether this process wants the training to end after a step.
+        stop_votes: how many processes did so before the latest step, on the device; the same in each of them.
     """
 
     monitor = ""
     loss_sum: Tensor
     loss_count: Tensor
-    step_count: Tensor
+    step_totals: Tensor
 
     def __init__(self, model: nn.Module, loss: nn.Module, label_map: LabelMap, config: Config) -> None:
         super().__init__()
@@ -51,8 +53,11 @@ class BaseTask(pl.LightningModule):
         self.evaluation: dict[str, float] = {}
         self.report: dict[str, Any] = {}
         self.averaged = False
-        for name in ("loss_sum", "loss_count", "step_count"):
+        self.asks_to_stop = False
+        for name in ("loss_sum", "loss_count"):
             self.register_buffer(name, torch.zeros(()))  # in the checkpoint: a resumed log goes on in its middle
+        self.register_buffer("step_totals", torch.zeros(2), persistent=False)  # of this process; sum and count
+        self.stop_votes = torch.zeros(())
 
     @property
     def optim(self) -> OptimConfig:
@@ -83,17 +88,19 @@ class BaseTask(pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss sum, to be divided before the optimiser steps."""
         total, count = self.batch_loss(batch)
-        self.loss_sum += total.detach()
-        self.loss_count += count.detach()
-        self.step_count += count.detach()
+        self.step_totals += torch.stack([total.detach(), count.detach()])
         return total * _LOSS_SCALE
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Divide the gradients by the count of all processes and accumulated batches; runs before any clipping."""
-        count = self.step_count.clone()
-        self.step_count.zero_()
+        asks = self.step_totals.new_full((1,), float(self.asks_to_stop))
+        totals = torch.cat([self.step_totals, asks])
+        self.step_totals.zero_()
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(count)
+            dist.all_reduce(totals)
+        total, count, self.stop_votes = totals
+        self.loss_sum += total
+        self.loss_count += count
         # Lightning divided the loss by the accumulated batches, DDP the gradients by the processes
         undo = self.trainer.world_size * self.trainer.accumulate_grad_batches / _LOSS_SCALE
         factor = undo / count.clamp(min=1.0)
@@ -101,13 +108,11 @@ class BaseTask(pl.LightningModule):
         torch._foreach_mul_(gradients, factor)
 
     def take_loss(self) -> float:
-        """Mean loss of all processes since it was last taken; each must call it, and waits for the device."""
-        window = torch.stack([self.loss_sum, self.loss_count])
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(window)
+        """Mean loss of all processes since it was last taken; waits for the device."""
+        mean = float(self.loss_sum / self.loss_count.clamp(min=1.0))
         self.loss_sum.zero_()
         self.loss_count.zero_()
-        return float(window[0] / window[1].clamp(min=1.0))
+        return mean
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.optim)

@@ -53,7 +53,9 @@ class ClassificationTask(BaseTask):
         self.accuracy = TopAccuracy()
         self.confusion = ConfusionMatrix(self.label_map.names) if self.label_map.num_classes <= MOST_CLASSES else None
 
-    def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: ClassificationBatch | None, batch_idx: int) -> None:
+        if batch is None:  # of more processes than pictures
+            return
         logits, labels = self.model(batch["images"]), batch["labels"]
         self.accuracy.update(logits, labels)
         if self.confusion is not None:

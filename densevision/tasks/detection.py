@@ -63,7 +63,9 @@ class DetectionTask(BaseTask):
         truth = loader.source.truth
         self.found = DetectionResults(self.label_map) if truth is None else DetectionScorer(truth, self.label_map)
 
-    def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: DetectionBatch | None, batch_idx: int) -> None:
+        if batch is None:  # of more processes than pictures
+            return
         found = self.detect(batch["images"], batch["sizes"])
         # one copy from the device for the whole batch
         boxes, scores, labels = (torch.cat(values).cpu() for values in zip(*map(_columns, found), strict=True))

@@ -73,7 +73,9 @@ class SegmentationTask(BaseTask):
     def on_validation_epoch_start(self) -> None:
         self.confusion.reset()
 
-    def validation_step(self, batch: SegmentationBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: SegmentationBatch | None, batch_idx: int) -> None:
+        if batch is None:  # of more processes than pictures
+            return
         labels = batch.get("labels")
         size = batch["sizes"][0] if labels is None else (labels.shape[-2], labels.shape[-1])
         predicted = self.classify(batch["images"], size)

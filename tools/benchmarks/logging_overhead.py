@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from densevision.config.schema import Config, OptimConfig, TrainerConfig, WandbConfig
-from densevision.experiment import build_trainer, quiet_libraries
 from densevision.segmentation.losses import SegmentationLoss
 from densevision.structures import LabelMap
 from densevision.tasks.base import BaseTask
 from densevision.training.optim import build_optimizer, build_scheduler
+from densevision.training.trainer import build_trainer, quiet_libraries
 
 SHORT, LONG = 100, 500
 WANTED = 1.5  # milliseconds
@@ -80,7 +80,7 @@ def settings(steps: int) -> Config:
 def in_our_trainer(steps: int) -> None:
     config = settings(steps)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(config, Path(folder), Console(quiet=True), loggers=[])
+        trainer = build_trainer(config, Path(folder), Console(quiet=True))
         trainer.fit(OneLayer(nn.Conv2d(3, 3, 1), SegmentationLoss(True), LABELS, config), datamodule=Ready())
 
 
