@@ -5,6 +5,7 @@ from datamodules.cityscapes import CityscapesDataModule
 from datamodules.class_folders import ClassFoldersDataModule, ImageNetDataModule
 from datamodules.coco import CocoDataModule
 from datamodules.folders import FoldersDataModule
+from datamodules.voc import VocDataModule, VocMasksDataModule
 from datamodules.yolo import YoloDataModule
 
 DATAMODULES: dict[str, type[DataModule]] = {
@@ -13,5 +14,8 @@ DATAMODULES: dict[str, type[DataModule]] = {
     "coco": CocoDataModule,
     "folders": FoldersDataModule,
     "imagenet": ImageNetDataModule,
+    "voc": VocDataModule,
     "yolo": YoloDataModule,
 }
+# formats that hold both boxes and masks: what reads the masks
+MASK_DATAMODULES: dict[str, type[DataModule]] = {"voc": VocMasksDataModule}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import posixpath
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +15,7 @@ from datamodules.packed import PackedStrings
 from densevision.structures import DetectionTruth, LabelMap
 
 MIN_SIDE = 0.999  # pixels; a box of one pixel is one, also after rounding
-_FIRST = 3  # annotation ids that a note names
+_FIRST = 3  # annotations that a note names
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,8 @@ class Annotations:
     sizes: (I, 2) int64 (height, width) as annotated, 0 where nothing is said. starts: (I + 1,) int64, where each
     picture's boxes begin. boxes: (N, 4) float64 xywh pixels as annotated. labels: (N,) int64 class indices. areas: (N,)
     float64. crowd: (N,) bool. annotation_ids: (N,) int64. notes: what was found wrong on the way, counted.
-    labelled: false where the source has pictures only.
+    labelled: false where the source has pictures only. own_ids: the ids are the source's, and not just numbers.
+    voc: the format is VOC's, whose difficult objects stand as crowds and whose own figures are wanted, too.
     """
 
     source: str
@@ -39,6 +42,8 @@ class Annotations:
     annotation_ids: np.ndarray
     notes: Counter[str]
     labelled: bool = True
+    own_ids: bool = True
+    voc: bool = False
 
     def subset(self, indices: np.ndarray) -> Annotations:
         """Those of some pictures, in the order of ``indices``."""
@@ -60,7 +65,59 @@ class Annotations:
             boxes=self.boxes,
             areas=self.areas,
             crowd=self.crowd,
+            voc=self.voc,
         )
+
+
+def numbered_annotations(
+    source: str,
+    files: Sequence[str],
+    sizes: np.ndarray,
+    counts: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    notes: Counter[str],
+    crowd: np.ndarray | None = None,
+    voc: bool = False,
+) -> Annotations:
+    """Annotations of a format that numbers neither pictures nor boxes: both are counted from 1.
+
+    Args:
+        counts: (I,) boxes of each picture. Others: as of :class:`Annotations`.
+    """
+    return Annotations(
+        source=source,
+        files=PackedStrings(files),
+        image_ids=np.arange(1, len(files) + 1),
+        sizes=sizes.astype(np.int64),
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=boxes,
+        labels=labels.astype(np.int64),
+        areas=np.maximum(boxes[:, 2], 0) * np.maximum(boxes[:, 3], 0),
+        crowd=np.zeros(len(boxes), bool) if crowd is None else crowd,
+        annotation_ids=np.arange(1, len(boxes) + 1),
+        notes=notes,
+        own_ids=False,
+        voc=voc,
+    )
+
+
+def pictures_only(source: str, files: Sequence[str], image_ids: np.ndarray | None = None) -> Annotations:
+    """Pictures without annotations, counted from 1 where they have no ids."""
+    nothing, size = np.zeros(len(files), np.int64), np.zeros((len(files), 2))
+    none = numbered_annotations(source, files, size, nothing, np.zeros((0, 4)), nothing[:0], Counter())
+    return replace(none, image_ids=none.image_ids if image_ids is None else image_ids, labelled=False)
+
+
+def name_fault(file: str) -> str:
+    """Why ``file`` is no name of a file below a folder; "" where it is one."""
+    if posixpath.isabs(file) or posixpath.normpath(file).split("/")[0] == "..":
+        return "leads out of the folder of pictures"
+    try:
+        possible = file.strip("./") != "" and b"\0" not in file.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        possible = False
+    return "" if possible else "is one that no file can have"
 
 
 def usable_boxes(boxes: np.ndarray, crowd: np.ndarray, height: Any, width: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +141,7 @@ def usable_boxes(boxes: np.ndarray, crowd: np.ndarray, height: Any, width: Any) 
 
 
 def box_notes(annotations: Annotations, sizes: np.ndarray) -> Counter[str]:
-    """What is to be said about boxes that are left out or changed, counted, with the first annotation ids.
+    """What is to be said about boxes that are left out or changed, counted, with the first annotation ids or pictures.
 
     Args:
         annotations: of the split.
@@ -104,10 +161,15 @@ def box_notes(annotations: Annotations, sizes: np.ndarray) -> Counter[str]:
     }
     notes: Counter[str] = Counter()
     for what, which in kinds.items():
-        ids = annotations.annotation_ids[which]
-        if ids.size:
-            first = ", ".join(map(str, ids[:_FIRST])) + (", ..." if ids.size > _FIRST else "")
-            notes[f"of {len(boxes)} boxes: {what} (annotation ids {first})"] = int(ids.size)
+        if not which.any():
+            continue
+        if annotations.own_ids:
+            kind, named = "annotation ids", annotations.annotation_ids[which].tolist()
+        else:
+            pictures = np.searchsorted(annotations.starts, np.flatnonzero(which), side="right") - 1
+            kind, named = "in", [annotations.files[picture] for picture in np.unique(pictures).tolist()]
+        first = ", ".join(map(str, named[:_FIRST])) + (", ..." if len(named) > _FIRST else "")
+        notes[f"of {len(boxes)} boxes: {what} ({kind} {first})"] = int(which.sum())
     if not keep.any():
         notes["boxes to learn from"] = 0
     return notes

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from datamodules.base import DataModule
 from datamodules.collate import collate_segmentation
-from datamodules.segmentation import Pair, SegmentationDataset
-from datamodules.transforms import EvalTransform, TrainTransform
+from datamodules.segmentation import Pair, SegmentationDataset, transform_for
 from densevision.config.lookup import unknown_name
 from densevision.errors import UserError
 from densevision.structures import LabelMap
@@ -84,13 +83,7 @@ class CityscapesDataModule(DataModule):
         elif split == self.data.train_split:
             cities, key = self.data.train_cities, "data.train_cities"
         pairs = find_pairs(root, split, annotations, cities, key)
-        data = self.data
-        if not training:
-            return SegmentationDataset(pairs, CITYSCAPES, EvalTransform(data.image_size), self.seed)
-        transform = TrainTransform(
-            data.image_size, data.crop_size, data.scale_range, data.scale_step, data.flip, data.photometric
-        )
-        return SegmentationDataset(pairs, CITYSCAPES, transform, self.seed)
+        return SegmentationDataset(pairs, CITYSCAPES, transform_for(self.data, training), self.seed)
 
 
 def find_root(root: str | None) -> Path:

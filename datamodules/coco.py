@@ -7,12 +7,11 @@ be meant is an error that names it; what can be left out is left out, counted an
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from datamodules.annotations import Annotations, PackedStrings
+from datamodules.annotations import Annotations, pictures_only
 from datamodules.coco_json import read_coco
 from datamodules.detection import DetectionDataModule
 from densevision.config.lookup import unknown_name
@@ -86,21 +85,7 @@ def _pictures_only(folder: Path) -> Annotations:
     stems = [file.rpartition(".")[0] for file in files]
     numbered = all(stem.isascii() and stem.isdigit() and len(stem) < 19 for stem in stems)
     ids = list(map(int, stems)) if numbered and len(set(map(int, stems))) == len(stems) else range(1, len(files) + 1)
-    nothing = np.zeros(0, np.int64)
-    return Annotations(
-        source=str(folder),
-        files=PackedStrings(files),
-        image_ids=np.array(ids, np.int64),
-        sizes=np.zeros((len(files), 2), np.int64),
-        starts=np.zeros(len(files) + 1, np.int64),
-        boxes=np.zeros((0, 4)),
-        labels=nothing,
-        areas=np.zeros(0),
-        crowd=np.zeros(0, bool),
-        annotation_ids=nothing,
-        notes=Counter(),
-        labelled=False,
-    )
+    return pictures_only(str(folder), files, np.array(ids, np.int64))
 
 
 def _other_split(root: Path, split: str, configured: tuple[str, str]) -> tuple[str, str]:

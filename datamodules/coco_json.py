@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.annotations import Annotations, PackedStrings, distinct_colors
+from datamodules.annotations import Annotations, PackedStrings, distinct_colors, name_fault
 from densevision.errors import UserError
 from densevision.structures import LabelMap
 
@@ -208,14 +207,8 @@ def _annotation_ids(entries: Sequence[dict[str, Any]], notes: Counter[str]) -> n
 
 def _check_files(path: Path, files: Sequence[str]) -> None:
     for file in files:
-        if posixpath.isabs(file) or posixpath.normpath(file).split("/")[0] == "..":
-            raise UserError(f"{path}: the file_name {_short(file)} leads out of the folder of pictures")
-        try:
-            possible = file.strip("./") != "" and b"\0" not in file.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            possible = False
-        if not possible:
-            raise UserError(f"{path}: no file can have the file_name {_short(file)}")
+        if fault := name_fault(file):
+            raise UserError(f"{path}: the file_name {_short(file)} {fault}")
 
 
 def _check_finite(path: Path, entries: Sequence[dict[str, Any]], numbers: np.ndarray, what: str) -> None:

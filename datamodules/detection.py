@@ -160,7 +160,7 @@ class DetectionDataset(Dataset[DetectionSample]):
                 f"missing in {self.folder}"
             )
         for note, count in self.notes(_SIZES_AT_START).items():
-            _warn("%s: %d %s", source, count, note)
+            warn_once("%s: %d %s", source, count, note)
         return self
 
     def missing(self) -> list[int]:
@@ -308,6 +308,6 @@ def _listing(folder: Path) -> set[str]:
 
 
 @rank_zero_only
-def _warn(message: str, *values: Any) -> None:
-    """One line, not one a process."""
+def warn_once(message: str, *values: Any) -> None:
+    """A warning: one line, not one a process."""
     _log.warning(message, *values)

@@ -18,8 +18,7 @@ from PIL import Image
 from datamodules.base import DataModule
 from datamodules.class_list import ClassList, read_classes
 from datamodules.collate import collate_segmentation
-from datamodules.segmentation import IMPOSSIBLE, LIST_ALL, Pair, SegmentationDataset
-from datamodules.transforms import EvalTransform, TrainTransform
+from datamodules.segmentation import IMPOSSIBLE, LIST_ALL, Pair, SegmentationDataset, transform_for
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.io import IMAGE_SUFFIXES, read_image
@@ -45,21 +44,16 @@ class FoldersDataModule(DataModule):
         self.root = Path(data.root).expanduser()
         if not self.root.is_dir():
             raise UserError(f"{self.root.absolute()} is no folder", "data.root")
-        if "{split}" not in data.images and data.val_fraction is None and data.train_split != data.val_split:
+        if "{split}" not in _images(data) and data.val_fraction is None and data.train_split != data.val_split:
             raise UserError(
-                f"'{data.images}' is one folder for all: put {{split}} where '{data.train_split}' and "
+                f"'{_images(data)}' is one folder for all: put {{split}} where '{data.train_split}' and "
                 f"'{data.val_split}' stand, or hold some pictures out with data.val_fraction=0.2",
                 "data.images",
             )
-        classes = read_classes(data.classes, self.root, data.ignored_classes)
+        classes = read_classes("classes.txt" if data.classes is None else data.classes, self.root, data.ignored_classes)
         self.label_map = classes.label_map
         pairs = find_pairs(self.root, data, split)
-        if not training:
-            return FoldersDataset(pairs, classes, EvalTransform(data.image_size), self.seed)
-        transform = TrainTransform(
-            data.image_size, data.crop_size, data.scale_range, data.scale_step, data.flip, data.photometric
-        )
-        return FoldersDataset(pairs, classes, transform, self.seed)
+        return FoldersDataset(pairs, classes, transform_for(data, training), self.seed)
 
 
 class FoldersDataset(SegmentationDataset):
@@ -100,16 +94,17 @@ def find_pairs(root: Path, data: DataConfig, split: str) -> list[Pair]:
     Raises:
         UserError: no such folder, no pictures in it, or two pictures of one name.
     """
-    images, masks = root / data.images.replace("{split}", split), root / data.masks.replace("{split}", split)
+    images = root / _images(data).replace("{split}", split)
+    masks = root / (data.masks or "masks/{split}").replace("{split}", split)
     if not images.is_dir():
         beside = sorted(entry.name for entry in images.parent.iterdir()) if images.parent.is_dir() else []
         raise UserError(f"no folder {images} for split '{split}' (data.images); there are {', '.join(beside[:20])}")
     if images == masks and not data.mask_suffix:
         raise UserError(f"pictures and masks are both in {images}: tell masks by data.mask_suffix", "data.mask_suffix")
-    stored = _files(masks, MASK_SUFFIXES)
+    stored = files_by_stem(masks, MASK_SUFFIXES)
     found = {
         stem: path
-        for stem, path in _files(images, IMAGE_SUFFIXES).items()
+        for stem, path in files_by_stem(images, IMAGE_SUFFIXES).items()
         if (not stem.endswith(data.mask_suffix) if images == masks else masks not in path.parents)
     }
     if not found:
@@ -122,8 +117,12 @@ def find_pairs(root: Path, data: DataConfig, split: str) -> list[Pair]:
     return pairs
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Place below the folder, without its suffix -> file, of all that have one of the suffixes, the first counting."""
+def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Place below the folder, without its suffix -> file, of all that have one of the suffixes, the first counting.
+
+    Raises:
+        UserError: two pictures have one name.
+    """
     found: dict[str, Path] = {}
     for parent, folders, names in os.walk(folder):
         folders.sort()
@@ -132,9 +131,13 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
             if path.suffix.lower() in suffixes and not name.startswith("."):
                 stem = path.relative_to(folder).with_suffix("").as_posix()
                 if stem in found and suffixes is IMAGE_SUFFIXES:
-                    raise UserError(f"{found[stem]} and {path} have one name: their masks cannot be told apart")
+                    raise UserError(f"{found[stem]} and {path} have one name: their labels cannot be told apart")
                 found.setdefault(stem, path)
     return found
+
+
+def _images(data: DataConfig) -> str:
+    return data.images or "images/{split}"
 
 
 def _rank(name: str, suffixes: tuple[str, ...]) -> int:

@@ -23,6 +23,7 @@ from datamodules.samplers import sample_rng
 from datamodules.store import Shelf, Store
 from datamodules.stored_picture import Picture, whole
 from datamodules.transforms import EvalTransform, TrainTransform
+from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.io import exif_orientation, read_image, read_label, resize_image, resize_label
 from densevision.structures import IGNORE_INDEX, LabelMap, SampleKey, SegmentationSample
@@ -271,6 +272,15 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         with suppress(UserError):
             label = self.indices_as_stored(pair.label)
         return Evidence(image, label, wrong=None if label is None else label == IMPOSSIBLE)
+
+
+def transform_for(data: DataConfig, training: bool) -> TrainTransform | EvalTransform:
+    """What the configuration makes of pictures and label maps."""
+    if not training:
+        return EvalTransform(data.image_size)
+    return TrainTransform(
+        data.image_size, data.crop_size, data.scale_range, data.scale_step, data.flip, data.photometric
+    )
 
 
 def _with_size(array: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:

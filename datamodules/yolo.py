@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from datamodules.annotations import Annotations, distinct_colors
+from datamodules.annotations import Annotations, distinct_colors, numbered_annotations
 from datamodules.detection import DetectionDataModule
-from datamodules.packed import PackedStrings
 from densevision.config.lookup import unknown_name
 from densevision.errors import UserError
 from densevision.io import IMAGE_SUFFIXES, stored_size
@@ -134,19 +133,7 @@ def read_boxes(source: str, base: Path, pictures: Sequence[str], label_map: Labe
     heights, widths = np.repeat(sizes, counts, axis=0).T
     boxes = np.stack([rows[:, 1] - rows[:, 3] / 2, rows[:, 2] - rows[:, 4] / 2, rows[:, 3], rows[:, 4]], axis=1)
     boxes *= np.stack([widths, heights, widths, heights], axis=1)
-    return Annotations(
-        source=source,
-        files=PackedStrings(pictures),
-        image_ids=np.arange(1, len(pictures) + 1),
-        sizes=sizes.astype(np.int64),
-        starts=np.concatenate([[0], np.cumsum(counts)]),
-        boxes=boxes,
-        labels=rows[:, 0].astype(np.int64),
-        areas=boxes[:, 2] * boxes[:, 3],
-        crowd=np.zeros(len(rows), bool),
-        annotation_ids=np.arange(1, len(rows) + 1),
-        notes=notes,
-    )
+    return numbered_annotations(source, pictures, sizes, counts, boxes, rows[:, 0], notes)
 
 
 def _label_file(picture: str) -> str:

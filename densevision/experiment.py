@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from datamodules import DATAMODULES
+from datamodules import DATAMODULES, MASK_DATAMODULES
 from densevision.checkpoint import read_densevision_checkpoint, stored_config, stored_label_map
 from densevision.config import Config, LoadedConfig, config_to_dict, flat_items, lookup
 from densevision.errors import UserError
@@ -52,7 +52,8 @@ TASKS: dict[str, Callable[..., BaseTask]] = {
 
 def build_datamodule(config: Config) -> Any:
     """The datamodule that ``data.name`` names; nothing is read yet."""
-    return lookup("data set", config.data.name, DATAMODULES, key="data.name")(config.data, seed=config.seed)
+    table = {**DATAMODULES, **(MASK_DATAMODULES if config.task == "segmentation" else {})}
+    return lookup("data set", config.data.name, table, key="data.name")(config.data, seed=config.seed)
 
 
 def build_task(config: Config, label_map: LabelMap, class_weights: Sequence[float] | None = None) -> BaseTask:

@@ -31,7 +31,8 @@ from densevision.model_heads import (
 from densevision.segmentation import heads
 from densevision.segmentation.segmenter import Segmenter
 
-# formats whose classes are known without the files; COCO's published heads count its ids, 1 to 90 with gaps
+# formats whose classes are known without the files; COCO's published heads count its ids, 1 to 90 with gaps; the first
+# of VOC's is the background, which masks have
 FIXED_NUM_CLASSES = {"cityscapes": 19, "voc": 21, "coco": 90, "imagenet": 1000}
 
 
@@ -41,7 +42,8 @@ def create_model(path: str | Path, overrides: Sequence[str] = (), num_classes: i
     Args:
         path: a YAML file, or one of the project's configurations by name.
         overrides: ``["model.backbone.width_mult=0.75"]``.
-        num_classes: None for the data format's own, where that is fixed (Cityscapes 19, VOC 21).
+        num_classes: None for the data format's own, where that is fixed (Cityscapes 19, VOC 21 and a
+            detector's 20).
 
     Returns:
         as :func:`build_model`.
@@ -135,7 +137,8 @@ def default_num_classes(config: Config) -> int:
         UserError: the classes depend on the files, so they must be said or come from the data.
     """
     if config.data.name in FIXED_NUM_CLASSES:
-        return FIXED_NUM_CLASSES[config.data.name]
+        without_background = config.data.name == "voc" and config.task != "segmentation"
+        return FIXED_NUM_CLASSES[config.data.name] - without_background
     raise UserError(f"the classes of '{config.data.name}' depend on its files; say num_classes", key="data.name")
 
 

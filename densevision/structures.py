@@ -101,7 +101,8 @@ class DetectionTruth:
 
     image_ids: (I,) int64, all pictures of the split, also those without an annotation. box_image_ids, category_ids,
     annotation_ids: (N,) int64, the data set's own numbers. boxes: (N, 4) float64 xywh in stored pixels, not clipped.
-    areas: (N,) float64 pixels, of the object's outline where the file says it. crowd: (N,) bool.
+    areas: (N,) float64 pixels, of the object's outline where the file says it. crowd: (N,) bool. voc: VOC's own figures
+    are wanted, too; its difficult objects are the crowds.
     """
 
     image_ids: np.ndarray
@@ -111,6 +112,7 @@ class DetectionTruth:
     boxes: np.ndarray
     areas: np.ndarray
     crowd: np.ndarray
+    voc: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 SCENE_IDS = (7, 8, 11, 23, 26)  # road, sidewalk, building, sky, car
 
@@ -95,3 +96,57 @@ def write_class_tree(root: Path, classes: Sequence[str], count: int = 3) -> None
                 grey = 30 + 190 * number // max(1, len(classes) - 1)
                 picture = grey + rng.integers(-25, 25, (40, 60, 3))
                 write_png(root / split / name / f"{index}.png", picture.astype(np.uint8))
+
+
+def voc_xml(objects: Sequence[tuple], name: str = "p.png", size: tuple[int, int] | None = (40, 60)) -> str:
+    """An annotation file of objects (name, xmin, ymin, xmax, ymax[, difficult])."""
+    entries = "".join(
+        f"<object><name>{kind}</name>{f'<difficult>{hard[0]}</difficult>' if hard else ''}<bndbox>"
+        f"<xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+        for kind, x1, y1, x2, y2, *hard in objects
+    )
+    stated = f"<size><width>{size[1]}</width><height>{size[0]}</height></size>" if size else ""
+    return f"<annotation><filename>{name}</filename>{stated}{entries}</annotation>"
+
+
+def write_voc_tree(root: Path, splits: dict[str, int] | None = None, classes: Sequence[str] = ("cat", "dog")) -> Path:
+    """Write a VOC tree of 40x60 pictures, by split so many: boxes and masks of squares and bars; return its folder.
+
+    Picture k of a split has k objects, the third of them difficult; masks number the classes from 1, have 255 around
+    objects, and VOC's palette.
+    """
+    tree = root / "VOCdevkit" / "VOC2007"
+    for split, count in (splits or {"train": 4, "val": 4}).items():
+        rng, names = np.random.default_rng([*split.encode()]), [f"{split}_{k}" for k in range(count)]
+        for number, name in enumerate(names):
+            image, mask = rng.integers(90, 110, (40, 60, 3)).astype(np.uint8), np.zeros((40, 60), np.uint8)
+            objects = []
+            for k in range(number):
+                label = int(rng.integers(0, 2))
+                width, height = ((12, 12), (20, 8))[label]
+                x, y = int(rng.integers(1, 60 - width)), int(rng.integers(1, 40 - height))
+                image[y : y + height, x : x + width] = ((250, 30, 30), (30, 30, 250))[label]
+                mask[y - 1 : y + height + 1, x - 1 : x + width + 1] = 255
+                mask[y : y + height, x : x + width] = label + 1
+                objects.append((classes[label], x + 1, y + 1, x + width, y + height, int(k == 2)))
+            write_png(tree / "JPEGImages" / f"{name}.png", image)
+            write_palette(tree / "SegmentationClass" / f"{name}.png", mask)
+            write_text(tree / "Annotations" / f"{name}.xml", voc_xml(objects, f"{name}.png"))
+        for lists in ("Main", "Segmentation"):
+            write_text(tree / "ImageSets" / lists / f"{split}.txt", "\n".join(names) + "\n")
+    return tree
+
+
+def write_palette(path: Path, values: np.ndarray) -> Path:
+    """Write (H, W) values as indices of a palette of 256 colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(values, "P")
+    image.putpalette(np.random.default_rng(0).integers(0, 256, 768).tolist())
+    image.save(path)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -75,13 +75,15 @@ def main(argv: Sequence[str]) -> int:
 def _print_detection(console: Console, result: dict[str, Any]) -> None:
     from rich.table import Table
 
-    table = Table("class", "AP", "AP50", title=f"{result['split']}, {result['pictures']} pictures")
-    for name, value in result["map_per_class"].items():
-        table.add_row(name, _percent(value), _percent(result["map_50_per_class"][name]))
+    titles = {"map": "AP", "map_50": "AP50", "map_voc07": "VOC07", "map_voc12": "VOC12"}
+    shown = {title: result[f"{key}_per_class"] for key, title in titles.items() if f"{key}_per_class" in result}
+    table = Table("class", *shown, title=f"{result['split']}, {result['pictures']} pictures")
+    for name in result["map_per_class"]:
+        table.add_row(name, *(_percent(values[name]) for values in shown.values()))
     console.print(table)
     figures = [(key, value) for key, value in result.items() if key.split("_")[0] in ("map", "mar")]
-    shown = "  ".join(f"{key} {_percent(value)}" for key, value in figures if not isinstance(value, dict))
-    console.print(shown, highlight=False)
+    line = "  ".join(f"{key} {_percent(value)}" for key, value in figures if not isinstance(value, dict))
+    console.print(line, highlight=False)
 
 
 def _percent(value: float | None) -> str:

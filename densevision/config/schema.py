@@ -119,13 +119,18 @@ class DataConfig:
     train_annotations: str = "annotations/instances_train2017.json"
     val_images: str = "val2017"
     val_annotations: str | None = "annotations/instances_val2017.json"
-    # folders: where pictures and masks are, below root; {split} stands for the split's name. A mask has the name of its
-    # picture with mask_suffix ("_mask") after it
-    images: str = "images/{split}"
-    masks: str = "masks/{split}"
-    mask_suffix: str = ""
-    # a list of names, or a text file below root with a line a class: name | name, value | name, red, green, blue
-    classes: Any = "classes.txt"
+    # voc: text files below root that list the pictures of train_split and of val_split, one or several each; null:
+    # ImageSets/Main/{split}.txt, of masks ImageSets/Segmentation/{split}.txt
+    train_list: Any = None
+    val_list: Any = None
+    # folders, voc: where pictures and masks are, below root; {split} stands for the split's name. null: images/{split}
+    # and masks/{split} of folders, JPEGImages and SegmentationClass of voc
+    images: str | None = None
+    masks: str | None = None
+    mask_suffix: str = ""  # folders: a mask has the name of its picture with this ("_mask") after it
+    # folders, voc: a list of names, or a text file below root with a line a class: name | name, value |
+    # name, red, green, blue; null: classes.txt of folders, of voc what its files say
+    classes: Any = None
     ignored_classes: list[str] = field(default_factory=list)  # names of classes that are not learnt and not judged
     # share of train_split to hold out as val_split, where there is none; null: val_split is given
     val_fraction: float | None = number(None, 0.0, 1.0)

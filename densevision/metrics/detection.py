@@ -1,18 +1,11 @@
-"""The COCO scores: the twelve official figures and the average precision of each class.
-
-The official definition is pycocotools' code. hotcoco computes the same precision and recall tables from columns of
-numbers in a small part of the time; pycocotools itself takes over where hotcoco is not installed or would differ.
-"""
+"""The scores of detectors: COCO's twelve figures and average precision of each class, and VOC's for VOC's data."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +13,11 @@ import numpy as np
 from torch import Tensor
 
 from densevision.io import atomic_write
+from densevision.metrics.coco_tables import class_indices, engine, warn
 from densevision.metrics.reduce import is_first_process, rows_of_processes
+from densevision.metrics.voc import voc_average_precision
 from densevision.structures import DetectionTruth, LabelMap
 
-_log = logging.getLogger("densevision")
 _SEEN = np.dtype([("image_id", "i8"), ("count", "i8")])
 _FOUND = np.dtype([("image_id", "i8"), ("label", "i8"), ("box", "f8", (4,)), ("score", "f8")])
 # figure -> where it stands in pycocotools' tables: (precision or recall, IoU threshold, size, greatest number of
@@ -53,21 +47,27 @@ class DetectionScores:
 
     names: the K classes. precision: (10, 101, K, 4, 3) float64 at IoU .5 to .95, recall 0 to 1, any, small, medium
     and large objects, and 1, 10 and 100 detections a picture; -1 where there is nothing to find. recall: the same
-    without its second axis.
+    without its second axis. voc: for data in VOC's format, its own average precision of each class by the rule's name,
+    "voc07" and "voc12", (K,) float64.
     """
 
     names: tuple[str, ...]
     precision: np.ndarray
     recall: np.ndarray
+    voc: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, float]:
-        """The twelve official figures, 0..1; nan where no object has the size, -1 in COCO's own report."""
+        """The twelve official figures, 0..1; nan where no object has the size, -1 in COCO's own report.
+
+        Of data in VOC's format also ``map_voc07`` and ``map_voc12``.
+        """
         tables = {"precision": self.precision, "recall": self.recall}
-        return {
+        coco = {
             name: _mean_of_defined(tables[table][iou][..., size, most])
             for name, (table, iou, size, most) in _FIGURES.items()
         }
+        return {**coco, **{f"map_{rule}": _mean_of_defined(values) for rule, values in self.voc.items()}}
 
     @property
     def map_per_class(self) -> dict[str, float]:
@@ -96,11 +96,15 @@ class DetectionScores:
         return np.linspace(0, 1, table.shape[1]), mean, classes
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores for json: the twelve figures, and two of each class by name; what is not defined is None."""
+        """The scores for json: the figures, and two (four) of each class by name; what is not defined is None."""
         return {
             **_or_none(self.figures),
             "map_per_class": _or_none(self.map_per_class),
             "map_50_per_class": _or_none(self.map_50_per_class),
+            **{
+                f"map_{rule}_per_class": _or_none(dict(zip(self.names, values.tolist(), strict=True)))
+                for rule, values in self.voc.items()
+            },
         }
 
     def _per_class(self, iou: slice) -> dict[str, float]:
@@ -164,7 +168,7 @@ class DetectionResults:
         found = found[np.repeat(starts[first], counts) + within]
         finite = np.isfinite(found["score"]) & np.isfinite(found["box"]).all(axis=1)
         if not finite.all():
-            _warn(f"{(~finite).sum()} of {len(found)} detections are not finite numbers and left out")
+            warn(f"{(~finite).sum()} of {len(found)} detections are not finite numbers and left out")
         return found[finite]
 
     def write(self, path: str | Path) -> int:
@@ -192,7 +196,7 @@ def write_results(path: str | Path, rows: np.ndarray, label_map: LabelMap) -> No
 
 
 class DetectionScorer(DetectionResults):
-    """Judges detections by a split's annotations, exactly as COCO's evaluation does.
+    """Judges detections by a split's annotations, exactly as COCO's evaluation does, and VOC's where they are VOC's.
 
     Every picture of the split counts: in one that no process has seen, nothing was found.
 
@@ -215,101 +219,13 @@ class DetectionScorer(DetectionResults):
         unknown = np.setdiff1d(rows["image_id"], self.truth.image_ids)
         if unknown.size:
             raise ValueError(f"detections in pictures {unknown[:5].tolist()}, which are not in the annotations")
-        precision, recall = _engine(self.truth)(self.truth, rows, self.label_map)
-        return DetectionScores(self.label_map.names, precision, recall)
-
-
-def _engine(truth: DetectionTruth) -> Any:
-    if (truth.annotation_ids == 0).any():
-        # pycocotools marks what is found by the annotation's id, in zeros; hotcoco does not repeat that
-        _warn(
-            "an annotation has the id 0, and the official evaluation counts what finds it as wrong; to equal it the "
-            "scores are computed by pycocotools, slowly: number the annotations from 1"
-        )
-        return pycocotools_tables
-    try:
-        import hotcoco  # noqa: F401
-    except ImportError:
-        _warn("hotcoco is not installed: pycocotools computes the scores, the same but slowly")
-        return pycocotools_tables
-    return hotcoco_tables
-
-
-def hotcoco_tables(truth: DetectionTruth, rows: np.ndarray, label_map: LabelMap) -> tuple[np.ndarray, np.ndarray]:
-    """The tables of :class:`DetectionScores` by hotcoco."""
-    import hotcoco
-
-    # its ids are never negative; the pictures' order, by which it breaks ties, is that of the true ids
-    image_ids = np.unique(truth.image_ids)
-    images = [{"id": position} for position in range(len(image_ids))]
-    categories = [{"id": k, "name": str(k)} for k in range(label_map.num_classes)]
-    places = np.searchsorted(image_ids, truth.box_image_ids)
-    annotations = hotcoco.COCO.from_arrays(
-        images,
-        categories,
-        places,
-        _class_indices(truth, label_map),
-        truth.boxes,
-        area=truth.areas,
-        iscrowd=truth.crowd,
-    )
-    found = np.empty((len(rows), 7))
-    found[:, 0], found[:, 1:5] = np.searchsorted(image_ids, rows["image_id"]), rows["box"]
-    found[:, 5], found[:, 6] = rows["score"], rows["label"]
-    evaluation = hotcoco.COCOeval(annotations, annotations.load_res(found), "bbox")
-    evaluation.evaluate()
-    evaluation.accumulate()
-    assert evaluation.eval is not None
-    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
-
-
-def pycocotools_tables(truth: DetectionTruth, rows: np.ndarray, label_map: LabelMap) -> tuple[np.ndarray, np.ndarray]:
-    """The tables of :class:`DetectionScores` by the official code."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    images = [{"id": image_id} for image_id in truth.image_ids.tolist()]
-    categories = [{"id": k} for k in range(label_map.num_classes)]
-    classes = _class_indices(truth, label_map)
-    truths = (truth.annotation_ids, truth.box_image_ids, classes, truth.boxes, truth.areas, truth.crowd)
-    founds = (
-        np.arange(1, len(rows) + 1),
-        rows["image_id"],
-        rows["label"],
-        rows["box"],
-        rows["box"][:, 2] * rows["box"][:, 3],
-        np.zeros(len(rows), bool),
-    )
-    keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
-    with contextlib.redirect_stdout(io.StringIO()):
-        sides = []
-        for columns in (truths, founds):
-            entries = [
-                dict(zip(keys, entry, strict=True)) for entry in zip(*(c.tolist() for c in columns), strict=True)
-            ]
-            sides.append(COCO())
-            sides[-1].dataset = {"images": images, "categories": categories, "annotations": entries}
-            sides[-1].createIndex()
-        for entry, score in zip(sides[1].dataset["annotations"], rows["score"].tolist(), strict=True):
-            entry["score"] = score
-        evaluation = COCOeval(*sides, iouType="bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval["precision"], evaluation.eval["recall"]
-
-
-def _class_indices(truth: DetectionTruth, label_map: LabelMap) -> np.ndarray:
-    order = np.argsort(label_map.ids)
-    ids = np.asarray(label_map.ids)[order]
-    places = np.minimum(np.searchsorted(ids, truth.category_ids), len(ids) - 1)
-    if (ids[places] != truth.category_ids).any():
-        raise ValueError("the annotations have categories that are none of the classes")
-    return order[places]
-
-
-def _warn(message: str) -> None:
-    if is_first_process():
-        _log.warning(message)
+        precision, recall = engine(self.truth)(self.truth, rows, self.label_map)
+        voc: dict[str, np.ndarray] = {}
+        if self.truth.voc:
+            classes = class_indices(self.truth, self.label_map)
+            by_rule = voc_average_precision(self.truth, rows, classes, self.label_map.num_classes)
+            voc = dict(zip(("voc07", "voc12"), by_rule, strict=True))
+        return DetectionScores(self.label_map.names, precision, recall, voc)
 
 
 def _mean_of_defined(values: np.ndarray) -> float:

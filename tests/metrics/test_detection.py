@@ -3,6 +3,7 @@
 import builtins
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,7 +148,9 @@ def many(pictures):
     rng = np.random.default_rng(0)
     boxes = np.concatenate([rng.uniform(0, 60, (3 * pictures, 2)), np.full((3 * pictures, 2), 20.0)], axis=1)
     owners = np.repeat(np.arange(pictures), 3) * 7
-    return truth(boxes, np.arange(pictures) * 7, rng.choice([3, 44], 3 * pictures), owners)
+    crowd = rng.random(3 * pictures) < 0.2
+    drawn = truth(boxes, np.arange(pictures) * 7, rng.choice([3, 44], 3 * pictures), owners, crowd)
+    return replace(drawn, voc=True)
 
 
 def judge_share(rank, world, folder):
@@ -162,6 +165,7 @@ def judge_share(rank, world, folder):
             judge.update([7 * index], *([part] for part in detections(index)))
         scores = judge.compute()
         np.save(folder / f"{world}_{pictures}_{rank}.npy", scores.precision)
+        np.save(folder / f"{world}_{pictures}_{rank}_voc.npy", list(scores.voc.values()))
         judge.write(folder / f"{world}_{pictures}_{rank}.json")
     assert len(calls) == 2 * 2 * 4  # pictures, and compute and write: the number of pictures does not matter
     assert rows_of_processes(np.arange(6.0).reshape(2, 3)[: 2 - rank]).shape == (2 * world - sum(range(world)), 3)
@@ -179,6 +183,9 @@ def test_processes_give_what_one_gives(tmp_path, world):
         for rank in range(world):
             np.testing.assert_array_equal(
                 np.load(tmp_path / f"{world}_{pictures}_{rank}.npy"), alone.compute().precision
+            )
+            np.testing.assert_array_equal(
+                np.load(tmp_path / f"{world}_{pictures}_{rank}_voc.npy"), list(alone.compute().voc.values())
             )
         written = [tmp_path / f"{world}_{pictures}_{rank}.json" for rank in range(world)]
         assert [file.exists() for file in written] == [True] + [False] * (world - 1)

@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from datamodules import CocoDataModule
 from densevision.config.schema import DataConfig
 from densevision.metrics import DetectionScorer
-from densevision.metrics.detection import hotcoco_tables, pycocotools_tables
+from densevision.metrics.coco_tables import hotcoco_tables, pycocotools_tables
 from tests.trees import write_png
 
 STATS = [
