@@ -240,6 +240,7 @@ class DetectionDataset(Dataset[DetectionSample]):
         sizes[sizes == 0] = np.inf  # of a picture that cannot be read nothing is known
         heights, widths = np.repeat(sizes, np.diff(annotations.starts), axis=0).T
         boxes, keep = usable_boxes(annotations.boxes, annotations.crowd, heights, widths)
+        keep &= np.isfinite(widths)
         counts = np.diff(np.concatenate([[0], np.cumsum(keep)])[annotations.starts])
         pictures = np.stack([widths, heights], axis=1)[keep]
         return BoxReport(boxes[keep], pictures, counts, int(annotations.crowd.sum()))

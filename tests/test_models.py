@@ -79,6 +79,8 @@ def test_create_model_is_a_plain_module():
     assert model.eval()(pixels(1, 3, 64, 64)).shape == (1, 7, 8, 8)
     assert create_model("lraspp_v3_cityscapes").head.low_classifier.out_channels == 19
     assert create_model("lraspp_v3_voc_torchvision").head.low_classifier.out_channels == 21
+    ours, theirs = (create_model("ssdlite_v3_voc", num_classes=classes) for classes in (None, 20))
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
 
 
 def test_the_recipe_on_v2_has_the_full_tail():
