@@ -61,7 +61,12 @@ def build_task(config: Config, label_map: LabelMap, class_weights: Sequence[floa
     task = lookup("task", config.task, TASKS, key="task")
     check_head(config.task, config.model)
     model = build_model(config.model, label_map.num_classes, class_ids=label_map.ids)
-    return task(model, label_map, config, *([] if class_weights is None else [class_weights]))
+    return task(_laid_out(model, config), label_map, config, *([] if class_weights is None else [class_weights]))
+
+
+def _laid_out(model: Any, config: Config) -> Any:
+    """The model with weights in the order that ``trainer.channels_last`` says; activations follow."""
+    return model.to(memory_format=torch.channels_last) if config.trainer.channels_last else model
 
 
 def run_directory(loaded: LoadedConfig) -> Path:
@@ -160,7 +165,7 @@ def evaluate(
             f"{checkpoint} was trained on the classes {', '.join(trained_on.names)}; the data set "
             f"'{config.data.name}' has {', '.join(datamodule.label_map.names)}"
         )
-    model = model_from_checkpoint(stored, str(checkpoint))
+    model = _laid_out(model_from_checkpoint(stored, str(checkpoint)), config)
     with loaded.blaming_origin():
         task = lookup("task", config.task, TASKS)(model, datamodule.label_map, config)
     labelled = source.has_labels

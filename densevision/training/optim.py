@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from densevision.config.schema import OptimConfig
+from densevision.training.muon import Muon
 from densevision.training.rmsprop import TensorFlowRMSprop
 
 
@@ -18,18 +19,23 @@ def build_optimizer(model: nn.Module, optim: OptimConfig) -> Optimizer:
     """The optimiser over all trainable parameters of ``model``.
 
     Biases and normalisation parameters never decay; depthwise convolutions by ``optim.decay_depthwise``. What lies
-    in ``model.backbone`` learns at ``lr * backbone_lr_mult``. Groups are named ``backbone``, ``backbone_no_decay``,
-    ``head`` and ``head_no_decay``; empty ones are left out.
+    in ``model.backbone`` learns at ``lr * backbone_lr_mult``, Muon's matrices at ``muon_lr_mult`` times that. Groups
+    are named ``backbone``, ``backbone_no_decay``, ``head`` and ``head_no_decay``, for Muon ``backbone_matrices`` too;
+    empty ones are left out.
     """
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter, decays in _parameters(model, optim.decay_depthwise):
         part = "backbone" if name.startswith("backbone.") else "head"
+        if optim.name == "muon" and part == "backbone" and is_matrix(parameter):
+            part = "backbone_matrices"
         groups.setdefault(part if decays else f"{part}_no_decay", []).append(parameter)
     param_groups = [
         {
             "params": parameters,
             "name": name,
-            "lr": optim.lr * (optim.backbone_lr_mult if name.startswith("backbone") else 1.0),
+            "lr": optim.lr
+            * (optim.backbone_lr_mult if name.startswith("backbone") else 1.0)
+            * (optim.muon_lr_mult if name == "backbone_matrices" else 1.0),
             "weight_decay": 0.0 if name.endswith("_no_decay") else optim.weight_decay,
         }
         for name, parameters in groups.items()
@@ -39,7 +45,16 @@ def build_optimizer(model: nn.Module, optim: OptimConfig) -> Optimizer:
     if optim.name == "rmsprop":
         # decay .9 and eps 1e-3: the MobileNetV3 paper's recipe as timm trains it
         return TensorFlowRMSprop(param_groups, lr=optim.lr, momentum=optim.momentum, alpha=0.9, eps=1e-3)
+    if optim.name == "muon":
+        return Muon(
+            [{**group, "matrices": group["name"] == "backbone_matrices"} for group in param_groups], lr=optim.lr
+        )
     return torch.optim.AdamW(param_groups, lr=optim.lr)
+
+
+def is_matrix(parameter: nn.Parameter) -> bool:
+    """Whether it is the weight of a 1x1 convolution over several channels."""
+    return parameter.ndim == 4 and parameter.shape[1] > 1 and parameter.shape[2:] == (1, 1)
 
 
 def _parameters(model: nn.Module, decay_depthwise: bool) -> Iterator[tuple[str, nn.Parameter, bool]]:

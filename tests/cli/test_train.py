@@ -169,6 +169,7 @@ def test_resume_from_a_path(street, tmp_path):
         ["trainer.bn_recalibration=2"],
         ["optim.backbone_lr_mult=0.1"],
         ["optim.name=adamw"],
+        ["optim.name=muon"],
         ["optim.name=rmsprop", "optim.lr=1e-4"],
         ["optim.warmup_steps=2"],
         ["trainer.precision=bf16-mixed"],
@@ -184,6 +185,17 @@ def test_each_option_changes_what_is_learnt(plainly_trained, street, tmp_path, w
     changed = weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert any(not torch.equal(plainly_trained[key], changed[key]) for key in changed)
     assert all(value.isfinite().all() for value in changed.values())
+
+
+def test_channels_last_differs_by_rounding_alone_and_is_judged_as_in_training(plainly_trained, street, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out.json"
+    assert train(street, run, "trainer.max_steps=2", "trainer.channels_last=true") == 0
+    trained = weights(run / "checkpoints" / "last.ckpt")
+    assert trained["model.backbone.stem.conv.weight"].is_contiguous(memory_format=torch.channels_last)
+    for name, value in plainly_trained.items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-3, atol=1e-3, msg=name)
+    assert main(["evaluate", str(run / "checkpoints" / "last.ckpt"), "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["miou"] == lines(run, "val/miou")[-1]["val/miou"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from densevision.config.schema import OptimConfig
+from densevision.training.muon import Muon, orthogonalised
 from densevision.training.optim import build_optimizer, build_scheduler
 from densevision.training.rmsprop import TensorFlowRMSprop
 
@@ -59,8 +60,20 @@ def test_a_pretrained_backbone_can_learn_slower():
     }
 
 
+def test_muon_takes_the_backbones_matrices_at_a_rate_of_their_own():
+    found = groups(name="muon", lr=0.1, backbone_lr_mult=0.5, muon_lr_mult=4.0)
+    assert {name: (group["lr"], group["matrices"], len(group["params"])) for name, group in found.items()} == {
+        "backbone_matrices": (0.2, True, 1),
+        "backbone_no_decay": (0.05, False, 2),
+        "backbone": (0.05, False, 1),
+        "head": (0.1, False, 1),
+        "head_no_decay": (0.1, False, 1),
+    }
+
+
 @pytest.mark.parametrize(
-    ("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("rmsprop", TensorFlowRMSprop)]
+    ("name", "kind"),
+    [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("rmsprop", TensorFlowRMSprop), ("muon", Muon)],
 )
 def test_the_named_optimiser_reduces_a_loss(name, kind):
     torch.manual_seed(0)
@@ -75,6 +88,58 @@ def test_the_named_optimiser_reduces_a_loss(name, kind):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 64), (64, 16)])
+def test_muons_steps_have_singular_values_near_1(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    values = torch.linalg.svdvals(orthogonalised(matrix))
+    assert 0.6 < values.min() <= values.max() < 1.3
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    assert nn.functional.cosine_similarity((left @ right).flatten(), orthogonalised(matrix).flatten(), dim=0) > 0.95
+
+
+def test_muon_is_torchs_on_matrices_and_adamw_elsewhere():
+    torch.manual_seed(0)
+    weights = [torch.randn(6, 4, 1, 1), torch.randn(5, 1, 3, 3)]
+    ours, theirs = ([nn.Parameter(w.clone().flatten(1) if flat else w.clone()) for w in weights] for flat in (0, 1))
+    groups = [{"params": [ours[0]], "matrices": True}, {"params": [ours[1]]}]
+    muon = Muon([{**group, "weight_decay": 0.1, "betas": (0.95, 0.999)} for group in groups], lr=0.01)
+    first = torch.optim.Muon([theirs[0]], lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    second = torch.optim.AdamW([theirs[1]], lr=0.01, weight_decay=0.1, betas=(0.95, 0.999))
+    for step in range(3):
+        for index, weight in enumerate(ours):
+            weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(10 * step + index))
+            theirs[index].grad = weight.grad.flatten(1).clone()
+        for optimizer in (muon, first, second):
+            optimizer.step()
+    torch.testing.assert_close(ours[1].flatten(1), theirs[1])
+    # torch iterates in bfloat16
+    torch.testing.assert_close(ours[0].flatten(1), theirs[0], rtol=0, atol=1e-3)
+
+
+def test_muon_goes_on_from_its_state():
+    def train(model, optimizer, steps):
+        for step in steps:
+            images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            (model.head(model.backbone(images)) - 1).square().mean().backward()
+            optimizer.step()
+
+    def begin():
+        torch.manual_seed(0)
+        model = TinyModel()
+        return model, build_optimizer(model, OptimConfig(name="muon", lr=0.01))
+
+    whole, first, second = begin(), begin(), begin()
+    train(*whole, range(5))
+    train(*first, range(3))
+    for resumed, stopped in zip(second, first, strict=True):
+        resumed.load_state_dict(stopped.state_dict())
+    train(*second, range(3, 5))
+    for name, value in whole[0].state_dict().items():
+        assert torch.equal(value, second[0].state_dict()[name]), name
 
 
 def course(total=100, **options):

@@ -85,7 +85,7 @@ def assert_same(left, right):
         assert left == right
 
 
-AVERAGED = ["optim.ema_decay=0.9", "trainer.bn_recalibration=2"]
+AVERAGED = ["optim.ema_decay=0.9", "trainer.bn_recalibration=2", "trainer.channels_last=true", "optim.name=muon"]
 
 
 def survives(tmp_path, kills, workers, more=(), steps=14):

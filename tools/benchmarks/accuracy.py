@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,12 +22,15 @@ def run_once(file: Path, labels: Mapping[str, Any], train: Callable[[Path], Mapp
     """What ``file`` holds: the labels, what ``train`` returned and the seconds it took; trains where it is missing.
 
     Args:
-        file: of the result; it is there once the run is complete.
-        train: gets the run directory.
+        file: of the result; it is there once the run is complete. A result with other labels is not this run's.
+        labels: values that JSON has.
+        train: gets the run directory, which is not there yet.
     """
-    if not file.exists():
+    if not is_result(file, labels):
+        if (run := file.with_suffix("")).exists():  # with other labels, or cut off; a run is short and begins again
+            shutil.rmtree(run)
         began, worked = time.perf_counter(), time.process_time()
-        scores = train(file.with_suffix(""))
+        scores = train(run)
         times = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - worked}
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
@@ -39,6 +43,11 @@ def read_run(file: Path) -> dict[str, Any]:
     """The result of a run, as :func:`run_once` wrote it."""
     result: dict[str, Any] = json.loads(file.read_text())
     return result
+
+
+def is_result(file: Path, labels: Mapping[str, Any]) -> bool:
+    """Whether ``file`` is there and has these labels; None stands for a missing one too."""
+    return file.exists() and all(read_run(file).get(key) == value for key, value in labels.items())
 
 
 def print_comparison(title: str, scores: Mapping[str, Sequence[float]], reference: str) -> None:
