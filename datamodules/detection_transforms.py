@@ -187,7 +187,9 @@ class DetectionTrainTransform:
         """Picture, boxes in it and their labels -> the same of the augmented picture."""
         height, width = image.shape[:2]
         crop = CROPS[self.augment](rng, (height, width), boxes)
-        visible, place, mapping = _visible(image, crop, self.image_size)
+        # without crops a training picture is what evaluation shows; what is drawn at random may be resized quickly
+        resize = resize_image if self.augment == "none" else resize_quickly
+        visible, place, mapping = _visible(image, crop, self.image_size, resize)
         if self.augment == "ssd":
             visible = distort(visible, image, rng)
         if self.colour is not None and rng.random() < self.photometric:
@@ -215,7 +217,7 @@ class DetectionEvalTransform:
 
 
 def _visible(
-    image: Picture, crop: Crop, size: tuple[int, int]
+    image: Picture, crop: Crop, size: tuple[int, int], resize: Callable[..., np.ndarray]
 ) -> tuple[np.ndarray, tuple[int, int, int, int], tuple[np.ndarray, np.ndarray]]:
     """The part of the picture that the crop shows, resized; its xyxy place in the result; and the mapping of boxes.
 
@@ -229,10 +231,21 @@ def _visible(
     x2, y2 = round((right - crop.left) * ratio_x), round((bottom - crop.top) * ratio_y)
     x1, y1 = min(x1, size[1] - 1), min(y1, size[0] - 1)
     x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
-    visible = resize_image(image[top:bottom, left:right], (y2 - y1, x2 - x1))
+    visible = resize(image[top:bottom, left:right], (y2 - y1, x2 - x1))
     visible = np.require(visible, requirements="W")  # what a store shows cannot be written to
     scale = np.array([(x2 - x1) / (right - left), (y2 - y1) / (bottom - top)] * 2)
     return visible, (x1, y1, x2, y2), (scale, np.array([x1, y1] * 2) - np.array([left, top] * 2) * scale)
+
+
+def resize_quickly(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, 3) to (height, width): halved while a side is more than twice as long, then bilinear.
+
+    Within a grey level or so of resizing by area, as evaluation does, in a quarter of the time.
+    """
+    while (shape := image.shape[:2]) != size:
+        sides = [side // 2 if side > 2 * wanted else wanted for side, wanted in zip(shape, size, strict=True)]
+        image = cv2.resize(image, sides[::-1], interpolation=cv2.INTER_LINEAR)
+    return image
 
 
 def _placed(visible: np.ndarray, place: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:

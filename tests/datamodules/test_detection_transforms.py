@@ -16,10 +16,12 @@ from datamodules.detection_transforms import (
     DetectionEvalTransform,
     DetectionTrainTransform,
     iou_crop,
+    resize_quickly,
     ssd_crop,
     zoom_out,
 )
 from datamodules.photometric import distort
+from densevision.io import resize_image
 
 SIZE = (96, 128)  # of the picture that is drawn from
 BOXES = np.array([[4, 6, 40, 60], [50, 20, 120, 90], [70, 5, 82, 15], [0, 80, 30, 96], [30, 30, 34, 36]], np.float32)
@@ -270,3 +272,12 @@ def test_tiny_pictures_and_pictures_without_boxes_survive(augment, size):
             picture, moved, kept = transform(image, boxes, labels, np.random.default_rng(seed))
             assert picture.shape == (8, 6, 3)
             assert len(moved) == len(kept) <= len(boxes)
+
+
+@pytest.mark.parametrize("size", [(320, 320), (200, 400), (90, 61), (479, 40), (960, 700)], ids=str)
+def test_a_quick_resize_is_near_one_by_area(size):
+    picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8), (0, 0), 1.5)
+    quick, slow = resize_quickly(picture, size), resize_image(picture, size)
+    assert quick.shape == slow.shape
+    assert np.abs(quick.astype(int) - slow).mean() < 3
+    assert abs(quick.astype(float).mean() - slow.mean()) < 1
