@@ -18,8 +18,8 @@ from densevision.segmentation.losses import SegmentationLoss
 
 SIZE = (64, 64)
 CLASSES = 5
-# SSDLite starts at stride 16; a classifier pools whatever it is given
-STRIDES = {"raspp": (8, 16, 32), "lraspp": (8, 16, 32), "ssdlite": (16, 32), "classifier": (32,)}
+# SSDLite starts at stride 16
+STRIDES = {"raspp": (8, 16, 32), "lraspp": (8, 16, 32), "ssdlite": (16, 32), "classifier": (8, 16, 32)}
 # F2 is F1's network and L2 is L1's, at other resolutions
 NAMES = sorted(set(BACKBONES) - {"fbnetv2_f2", "fbnetv2_l2"})
 PAIRS = [(name, head) for name in NAMES for head in sorted(HEADS)]
