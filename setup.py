@@ -24,7 +24,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["densevision*", "datamodules*"]), "densevision.configs"],
     package_dir={"densevision.configs": "configs"},
-    package_data={"densevision": ["py.typed"], "densevision.configs": ["*.yaml", "*/*.yaml"]},
+    package_data={"densevision": ["py.typed", "compare/style.css"], "densevision.configs": ["*.yaml", "*/*.yaml"]},
     install_requires=at_least(
         "albumentations",
         "hotcoco",

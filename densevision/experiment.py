@@ -69,13 +69,6 @@ def _laid_out(model: Any, config: Config) -> Any:
     return model.to(memory_format=torch.channels_last) if config.trainer.channels_last else model
 
 
-def run_directory(loaded: LoadedConfig) -> Path:
-    """``output_dir``, or ``runs/<name of the config file>``; under a W&B agent ``runs/sweep_<sweep>/<run>``."""
-    sweep, run = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
-    name = f"sweep_{sweep}/{run}" if sweep and run else loaded.name
-    return Path(loaded.config.output_dir or Path("runs") / name)
-
-
 def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
     """Train as configured, going on from the run directory's last checkpoint where there is one.
 
@@ -87,7 +80,7 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         UserError: something about the configuration, the data or the run directory is wrong.
     """
     began = time.perf_counter()
-    config, run_dir = loaded.config, run_directory(loaded)
+    config, run_dir = loaded.config, loaded.run_dir
     quiet_libraries()
     with loaded.blaming_origin():
         _check_run(config)
@@ -239,6 +232,7 @@ def _begin_run_directory(config: Config, run_dir: Path, console: Console) -> Res
     if is_first_process():
         make_folder(run_dir)
         remove_partial_files(run_dir / "checkpoints")
+        (run_dir / "summary.json").unlink(missing_ok=True)  # it says that a run has ended
         cut_metrics(run_dir / METRICS, point.step if point else 0)
         with atomic_write(run_dir / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))), encoding="utf-8")

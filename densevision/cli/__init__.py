@@ -21,6 +21,7 @@ from densevision.launch import process_number
 VERBS = {
     "train": "train a model from a configuration",
     "evaluate": "judge a checkpoint on a data set",
+    "compare": "runs side by side: a table, a page, Markdown",
     "predict": "run a checkpoint on pictures",
     "profile": "parameters and multiply-adds of a model, or of all published rows",
     "check_data": "read a whole data set and say what is wrong with it",

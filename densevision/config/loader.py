@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,13 @@ class LoadedConfig:
     config: Config
     name: str
     origins: dict[str, str]
+
+    @property
+    def run_dir(self) -> Path:
+        """``output_dir``, or ``runs/<name>``; under a W&B agent ``runs/sweep_<sweep>/<run>``."""
+        sweep, run = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
+        name = f"sweep_{sweep}/{run}" if sweep and run else self.name
+        return Path(self.config.output_dir or Path("runs") / name)
 
     @contextmanager
     def blaming_origin(self) -> Iterator[None]:

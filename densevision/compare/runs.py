@@ -1,0 +1,183 @@
+"""What a run left behind, whoever kept it: a run directory, W&B's file of an offline run, or W&B's server."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from densevision.config.loader import flat_items
+from densevision.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunPicture:
+    """A picture that a run shows. name: in its data set. panels: "picture", "truth", "prediction" as JPEG or PNG."""
+
+    name: str
+    panels: dict[str, bytes]
+
+
+@dataclass
+class Run:
+    """One training.
+
+    name: for people. place: where it lies. config: dotted key -> value. origin: as ``origin.json``. history: the lines
+    of ``metrics.jsonl``. finished: it reached its end. latency: milliseconds a picture, where somebody has measured
+    them. notes: sentences about what is missing or damaged.
+    """
+
+    name: str
+    place: str
+    config: dict[str, Any]
+    origin: dict[str, Any]
+    history: list[dict[str, Any]]
+    finished: bool
+    latency: float | None = None
+    pictures: list[RunPicture] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def monitor(self) -> str:
+        """The score that chooses the best, greater being better."""
+        if "monitor" in self.origin:
+            return str(self.origin["monitor"])
+        first = (key for line in self.history for key in line if key.startswith("val/"))  # it is written first
+        return next(first, "val/score").removeprefix("val/")
+
+    def curve(self, key: str) -> list[tuple[float, float]]:
+        """(pictures seen, value) of every line that has the key; steps where a line does not count pictures."""
+        pairs = [(line.get("images_seen", line.get("step")), line.get(key)) for line in self.history]
+        return [(float(x), float(y)) for x, y in pairs if x is not None and y is not None]
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The lines with the monitored score."""
+        return [line for line in self.history if line.get(f"val/{self.monitor}") is not None]
+
+    @property
+    def best_line(self) -> dict[str, Any] | None:
+        """The first of the evaluations with the greatest score."""
+        return max(self.evaluations, key=lambda line: line[f"val/{self.monitor}"], default=None)
+
+    @property
+    def best(self) -> float | None:
+        """The greatest score."""
+        return None if self.best_line is None else float(self.best_line[f"val/{self.monitor}"])
+
+    @property
+    def last(self) -> float | None:
+        """The score of the last evaluation."""
+        return float(self.evaluations[-1][f"val/{self.monitor}"]) if self.evaluations else None
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """Class name -> score, of the best evaluation."""
+        line = self.best_line or {}
+        parts = {key: key.split("/", 2) for key in line if key.startswith("val/") and key.count("/") >= 2}
+        return {parts[key][2]: line[key] for key in parts if line[key] is not None}
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Median of the training's, its first line left out: it holds what is done once."""
+        speeds = [y for _, y in self.curve("train/images_per_second")]
+        return statistics.median(speeds[1:] or speeds) if speeds else None
+
+    @property
+    def images_seen(self) -> float:
+        """Training pictures so far."""
+        return max((x for x, _ in self.curve("train/loss")), default=0.0)
+
+    def model_figure(self, name: str) -> Any:
+        """``parameters``, ``paper_madds``, ``image_size``; None where the run did not write it."""
+        return self.origin.get("model", {}).get(name)
+
+
+def read_run_directory(folder: Path) -> Run:
+    """A run directory, finished or not.
+
+    Raises:
+        UserError: it has no readable configuration.
+    """
+    config = _read(folder / "config.yaml", yaml.safe_load)
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / 'config.yaml'} holds no keys and values")
+    run = Run(folder.name, str(folder), dict(flat_items(config)), {}, [], finished=False)
+    run.origin = _optional(folder / "origin.json", run)
+    summary = _optional(folder / "summary.json", run)
+    latency = _optional(folder / "latency.json", run, expected=False).get("milliseconds")
+    run.latency = float(latency) if isinstance(latency, int | float) else None
+    run.history = _history(folder / "metrics.jsonl", run)
+    last_step = max((line["step"] for line in run.history), default=0)
+    run.finished = bool(summary) and summary.get("steps", 0) >= last_step > 0
+    run.pictures = _pictures(folder / "pictures" / "latest", run)
+    return run
+
+
+def _history(file: Path, run: Run) -> list[dict[str, Any]]:
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        run.notes.append(f"{file} cannot be read: {error.strerror or error}")
+        return []
+    history: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            values = {key: value for key, value in entry.items() if isinstance(value, int | float | None)}
+            history.append(values)
+    if len(history) < len(lines):
+        run.notes.append(f"{file}: {len(lines) - len(history)} of {len(lines)} lines are damaged and left out")
+    return history
+
+
+def _pictures(folder: Path, run: Run) -> list[RunPicture]:
+    pictures = []
+    try:
+        listed = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))["pictures"]
+        for entry in listed:
+            panels = {panel: (folder / Path(file).name).read_bytes() for panel, file in entry["panels"].items()}
+            pictures.append(RunPicture(str(entry["name"]), panels))
+    except FileNotFoundError:
+        pass  # none were drawn yet
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        run.notes.append(f"{folder}: the pictures cannot be read ({error})")
+    return pictures
+
+
+def _optional(file: Path, run: Run, expected: bool = True) -> dict[str, Any]:
+    try:
+        content = _read(file, json.loads)
+    except UserError as error:
+        if expected and file.exists():
+            run.notes.append(str(error))
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _read(file: Path, parse: Any) -> Any:
+    try:
+        return parse(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file} is not there") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+
+
+def distinct_names(runs: Sequence[Run]) -> None:
+    """Lengthen names that several runs have by the folders above, as far as it takes."""
+    for length in range(2, 6):
+        names = [run.name for run in runs]
+        for run in runs:
+            if names.count(run.name) > 1:
+                run.name = "/".join(Path(run.place).parts[-length:])

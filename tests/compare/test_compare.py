@@ -1,0 +1,294 @@
+"""Runs side by side: figures by hand, what is told of broken runs, and a page that stands alone."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+import densevision.compare
+from densevision.cli import main
+from densevision.compare.find import find_runs
+from densevision.compare.groups import Spread, apart, compare, pareto
+from tests.trees import write_cityscapes_tree
+
+NAMES = ["road", "car"]
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def write_run(folder, scores, seed=0, finished=True, madds=1e9, latency=None, classes=None, monitor="miou", **changes):
+    """A run directory as the training leaves it, evaluated after every 10 steps of 4 pictures."""
+    folder.mkdir(parents=True)
+    config = {"seed": seed, "output_dir": str(folder), "data": {"batch_size": 4}, "optim": {"lr": 0.1}}
+    config["model"] = {"backbone": {"name": "v2"}}
+    for key, value in changes.items():
+        section, name = key.split("__")
+        config[section] = {**config[section], name: value}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    origin = {"monitor": monitor, "classes": {"names": NAMES, "colors": [[128, 64, 128], [0, 0, 142]]}, "device": "CPU"}
+    origin["model"] = {"parameters": 3_200_000, "paper_madds": madds, "image_size": [64, 64]}
+    origin["data"] = {"train": {"fingerprint": "a"}, "val": {"fingerprint": "b"}}
+    (folder / "origin.json").write_text(json.dumps(origin))
+    lines = []
+    for number, score in enumerate(scores, 1):
+        place = {"step": 10 * number, "epoch": 0, "images_seen": 40 * number, "seconds": number}
+        lines.append({**place, "train/loss": 1 / number, "train/images_per_second": 100 if number > 1 else 1})
+        per_class = dict(zip(NAMES, classes or (score, score), strict=True))
+        lines.append({**place, f"val/{monitor}": score, **{f"val/iou/{k}": v for k, v in per_class.items()}})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if finished:
+        (folder / "summary.json").write_text(json.dumps({"steps": 10 * len(scores)}))
+    if latency:
+        (folder / "latency.json").write_text(json.dumps({"milliseconds": latency}))
+    pictures = folder / "pictures" / "latest"
+    pictures.mkdir(parents=True)
+    panels = {kind: f"00_{kind}.jpg" for kind in ("picture", "truth", "prediction")}
+    for file in panels.values():
+        cv2.imwrite(str(pictures / file), np.full((20, 30, 3), 100 + len(file), np.uint8))
+    listed = [{"name": "street_1", "panels": panels}]
+    (pictures / "pictures.json").write_text(json.dumps({"step": 10, "pictures": listed}))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two groups of three seeds, one with another backbone."""
+    for seed, score in enumerate((0.50, 0.52, 0.54)):
+        write_run(tmp_path / "runs" / f"a_seed{seed}", [0.3, score, score - 0.01], seed)
+        changes = {"model__backbone": {"name": "v3"}, "madds": 5e8, "classes": (0.7, score - 0.3)}
+        write_run(tmp_path / "runs" / f"b_seed{seed}", [0.3, score - 0.1], seed, **changes)
+    return tmp_path / "runs"
+
+
+def compared(*words, group_by=()):
+    return compare(find_runs([str(word) for word in words])[0], group_by)
+
+
+def test_seeds_are_a_group_and_the_figures_are_those_by_hand(runs):
+    comparison = compared(runs)
+    assert [group.label for group in comparison.groups] == ["v2", "v3"]
+    assert comparison.differing == {"model.backbone.name": ("v2", "v3")}
+    first, second = comparison.groups
+    assert first.spread(lambda run: run.best).mean == pytest.approx(0.52)
+    assert first.spread(lambda run: run.best).deviation == pytest.approx(0.02)
+    assert first.spread(lambda run: run.last).mean == pytest.approx(0.51)
+    assert second.spread(lambda run: run.per_class["car"]).mean == pytest.approx(0.22)
+    assert first.cost == (None, 1e9)
+    assert first.runs[0].images_per_second == 100  # not the first line, which holds what is done once
+    assert first.runs[0].curve("val/miou") == [(40, 0.3), (80, 0.5), (120, 0.49)]
+    assert comparison.remarks == ()
+
+
+def test_a_key_to_group_by_may_mix_others_which_is_said(runs):
+    write_run(runs / "c", [0.6], seed=3, optim__lr=0.2)
+    comparison = compared(runs, group_by=["model.backbone.name"])
+    assert [len(group.runs) for group in comparison.groups] == [4, 3]
+    assert any("v2 mixes values of optim.lr" in remark for remark in comparison.remarks)
+    assert comparison.differing["optim.lr"] == ("several (0.1, 0.2)", "0.1")
+
+
+def test_what_limits_a_comparison_is_said(runs):
+    origin = json.loads((runs / "b_seed0" / "origin.json").read_text())
+    origin["data"]["val"]["fingerprint"] = "other"
+    (runs / "b_seed0" / "origin.json").write_text(json.dumps(origin))
+    (runs / "b_seed1" / "summary.json").unlink()
+    remarks = " ".join(compared(runs).remarks)
+    assert "The validation pictures differ" in remarks
+    assert "Not finished: b_seed1" in remarks
+    assert [len(group.judged) for group in compared(runs).groups] == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([(1, 1), (2, 2), (3, 3)], [0, 1, 2]),
+        ([(1, 3), (2, 2), (3, 4)], [0, 2]),
+        ([(1, 1), (1, 2), (2, 2)], [1]),
+        ([], []),
+    ],
+)
+def test_pareto_front(points, front):
+    assert pareto(points) == front
+
+
+def test_a_difference_is_marked_where_no_run_of_one_reaches_the_other():
+    assert apart(Spread((1.0, 2.0)), Spread((3.0, 4.0)))
+    assert not apart(Spread((1.0, 3.5)), Spread((3.0, 4.0)))
+    assert not apart(Spread((1.0,)), Spread((3.0, 4.0)))  # one value knows nothing of its spread
+
+
+def test_broken_runs_are_told_and_the_others_compared(runs, tmp_path, capsys):
+    (runs / "a_seed0" / "config.yaml").write_text("a: [")
+    (runs / "a_seed1" / "origin.json").write_text("{")
+    with (runs / "a_seed2" / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 40, "val/mi')
+    (runs / "b_seed0" / "metrics.jsonl").unlink()
+    (runs / "b_seed1" / "pictures" / "latest" / "00_truth.jpg").unlink()
+    assert (
+        main(["compare", str(runs), str(tmp_path / "nowhere" / "at" / "all"), "--html", str(tmp_path / "r.html")]) == 0
+    )
+    said = capsys.readouterr().err
+    for sentence in (
+        "config.yaml is damaged",
+        "origin.json is damaged",
+        "1 of 7 lines are damaged",
+        "metrics.jsonl cannot be read",
+        "nowhere/at/all",
+    ):
+        assert sentence in said, said
+    assert "Traceback" not in said
+    assert (tmp_path / "r.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["{runs}/nothing/x/y"], "there is no run directory"),
+        (["{runs}/a_seed0/pictures"], "is no run"),
+        (["{runs}", "--group-by", "model.backbone.nmae"], "did you mean 'model.backbone.name'"),
+        (["{runs}", "{runs}/../other"], "judged by different scores"),
+    ],
+)
+def test_mistakes_are_sentences(runs, words, sentence, capsys):
+    write_run(runs.parent / "other", [0.1], monitor="map")
+    assert main(["compare", *(word.format(runs=runs) for word in words)]) == 1
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_markdown_for_a_pull_request(runs, capsys):
+    write_run(runs / "c|d", [0.6], optim__lr=0.2)
+    assert main(["compare", str(runs), "--markdown"]) == 0
+    text = capsys.readouterr().out
+    assert "**60.00**" in text
+    assert "52.00 ± 2.00" in text
+    assert "c\\|d" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {9, 5}
+
+
+def test_a_run_directory_and_its_wandb_file_say_the_same(tmp_path):
+    for split in ("train", "val"):
+        write_cityscapes_tree(tmp_path / "cityscapes", split, count=4)
+    words = [f"data.root={tmp_path / 'cityscapes'}", f"output_dir={tmp_path / 'run'}", "data.crop_size=[32,64]"]
+    words += ["model.backbone.name=mobilenet_v3_small", "model.backbone.width_mult=0.35", "data.batch_size=2"]
+    words += ["data.num_workers=0", "trainer.log_every=1", "trainer.val_every=1", "optim.schedule=constant"]
+    for steps in (1, 3):  # the second goes on where the first ended, in a second file of W&B's
+        steps = f"trainer.max_steps={steps}"
+        assert main(["train", "lraspp_v3_cityscapes", *words, "wandb.mode=offline", steps]) == 0
+    (own,), (theirs,) = find_runs([str(tmp_path / "run")])[0], find_runs([str(tmp_path / "run" / "wandb")])[0]
+    assert own.name == theirs.name == "run"
+    assert own.finished
+    assert theirs.finished
+    assert own.origin == theirs.origin
+    for key in ("train/loss", "val/miou", "val/iou/road"):
+        assert [x for x, _ in own.curve(key)] == [x for x, _ in theirs.curve(key)]
+        np.testing.assert_allclose([y for _, y in own.curve(key)], [y for _, y in theirs.curve(key)], rtol=1e-12)
+    assert own.per_class == pytest.approx(theirs.per_class)
+    assert [picture.name for picture in own.pictures] == [picture.name for picture in theirs.pictures]
+    assert set(theirs.pictures[0].panels) == {"picture", "truth", "prediction"}
+    comparison = compare([own, theirs])
+    assert len(comparison.groups) == 1, comparison.differing
+
+
+class Page(HTMLParser):
+    """What a screen reader would ask of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.headings, self.references, self.text = [], [], [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        known = dict(attributes)
+        self.tags.append((tag, known))
+        self.ids += [known["id"]] if "id" in known else []
+        self.references += known.get("aria-labelledby", "").split()
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture
+def page(runs, tmp_path, capsys):
+    write_run(runs / "c", [0.6], optim__lr=0.2)
+    write_run(runs / "d", [0.4], data__batch_size='<script>alert("x")</script>')
+    assert main(["compare", str(runs), "--html", str(tmp_path / "report.html"), "--title", "a < b & c"]) == 0
+    return tmp_path / "report.html"
+
+
+def test_the_page_stands_alone_and_can_be_read_without_eyes(page):
+    text = page.read_text()
+    parsed = Page(text)
+    tags = [tag for tag, _ in parsed.tags]
+    assert "a < b & c" in parsed.text
+    assert not {"script", "link", "iframe"} & set(tags)
+    assert not re.search(r"https?://|@import|url\(", text)
+    images = [known for tag, known in parsed.tags if tag == "img"]
+    assert len(images) == 2 + 4  # the picture and its truth once, a prediction of every group
+    assert all(known["src"].startswith("data:image/jpeg;base64,") and known["alt"] for known in images)
+    assert parsed.tags[0] == ("html", {"lang": "en"})
+    assert parsed.headings[0] == 1
+    assert all(later - earlier <= 1 for earlier, later in zip(parsed.headings, parsed.headings[1:], strict=False))
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert set(parsed.references) <= set(parsed.ids)
+    assert tags.count("caption") == tags.count("table") >= 6
+    assert all(known.get("scope") in ("row", "col") for tag, known in parsed.tags if tag == "th")
+    charts = [known for tag, known in parsed.tags if tag == "svg" and known.get("class") == "chart"]
+    assert len(charts) == 3
+    assert all(known["role"] == "img" and known["aria-labelledby"] for known in charts)
+    scrolling = [known for _, known in parsed.tags if known.get("class") == "scroll"]
+    assert all(known["tabindex"] == "0" and known["aria-label"] for known in scrolling)
+    targets = [known["href"].removeprefix("#") for tag, known in parsed.tags if tag == "a"]
+    assert set(targets) <= set(parsed.ids)
+
+
+def luminance(color):
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return np.dot(linear, (0.2126, 0.7152, 0.0722))
+
+
+def contrast(one, other):
+    """WCAG 2.2's contrast ratio."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_colours_have_the_contrast_that_wcag_asks(mode):
+    style = (Path(densevision.compare.__file__).parent / "style.css").read_text()
+    colors = dict(re.findall(r"--([\w-]+): (#\w{6})", style.split("@media (prefers-color-scheme: dark)")[mode]))
+    for ink, paper in (("ink", "paper"), ("ink", "raised"), ("quiet", "raised"), ("quiet", "paper"), ("ink", "warn")):
+        assert contrast(colors[ink], colors[paper]) >= 4.5, (ink, paper)
+    assert contrast(colors["accent"], colors["paper"]) >= 4.5
+    for number in range(8):
+        assert contrast(colors[f"c{number}"], colors["raised"]) >= 3, number
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no browser (chromium) is installed")
+@pytest.mark.parametrize("width", [500, 1280])
+def test_a_browser_shows_the_page_without_scrolling_sideways(page, tmp_path, width):
+    probe = "<script>document.body.dataset.measured=[innerWidth,document.documentElement.scrollWidth,"
+    probe += "[...document.images].filter(i=>i.complete&&i.naturalWidth).length].join()</script></body>"
+    copy = tmp_path / "probe.html"
+    copy.write_text(page.read_text().replace("</body>", probe))
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},2000", "--hide-scrollbars"]
+    shown = subprocess.run([*command, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=120)
+    inner, scrolled, images = map(int, re.search(r'data-measured="([\d,]+)"', shown.stdout)[1].split(","))
+    assert inner == width
+    assert scrolled <= inner
+    assert images == 6
+    picture = tmp_path / "page.png"
+    subprocess.run([*command, f"--screenshot={picture}", page.as_uri()], capture_output=True, check=True, timeout=120)
+    assert len(np.unique(cv2.imread(str(picture)).reshape(-1, 3), axis=0)) > 50
