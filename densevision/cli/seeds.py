@@ -136,14 +136,17 @@ def is_finished(loaded: LoadedConfig, seed: int) -> bool:
 
 
 def _wait(process: subprocess.Popen[Any]) -> tuple[int, bool]:
-    """Status of a training and whether it was interrupted; an interrupt is the training's to handle, which saves."""
-    interrupts: list[int] = []
-    handlers = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: interrupts.append(1)),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number)),
-    }
+    """Status of a training and whether it was to stop; the training sees to that itself, and saves."""
+    signals: list[int] = []
+
+    def take(number: int, frame: Any) -> None:
+        signals.append(number)
+        if number == signal.SIGTERM:  # an interrupt at the keyboard goes to both
+            process.send_signal(number)
+
+    handlers = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return process.wait(), bool(interrupts)
+        return process.wait(), bool(signals)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -77,7 +77,7 @@ def scatter(
         parts.append(marker(number, at, high, 6))
         left = at > WIDTH * 0.6
         anchor, shift = ("end", -11) if left else ("start", 11)
-        parts.append(f'<text x="{at + shift:.1f}" y="{high + 4:.1f}" text-anchor="{anchor}">{escape(label)}</text>')
+        parts.append(f'<text x="{at + shift:.1f}" y="{high - 9:.1f}" text-anchor="{anchor}">{escape(label)}</text>')
     return _svg(name, title, text, parts)
 
 

@@ -51,7 +51,8 @@ def results(comparison: Comparison) -> Table:
             best.append((max(range(len(means)), key=lambda i: -math.inf if math.isnan(means[i]) else means[i]), column))
     caption = (
         f"{comparison.monitor} in percent: mean ± standard deviation over the runs. The best evaluation of a run is "
-        "chosen on the pictures it is judged by, so it flatters a little; the last one does not."
+        "chosen on the pictures it is judged by, so it flatters a little; the last one does not. images/s is what "
+        "training reached on its machine, whatever else that had to do."
     )
     columns = ("group", "runs", f"best {comparison.monitor}", f"last {comparison.monitor}")
     return Table(caption, (*columns, "parameters", "multiply-adds", "latency", "images/s"), tuple(rows), tuple(best))
