@@ -18,6 +18,7 @@ import yaml
 import densevision
 from densevision.config import LoadedConfig
 from densevision.errors import UserError
+from densevision.launch import started_processes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +99,7 @@ def run_one_after_another(
     Raises:
         UserError: this is one of several processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or "SLURM_STEP_ID" in os.environ:
+    if started_processes() not in (None, (1, 1)):
         raise UserError(
             "--seeds starts one training after another by itself; under torchrun or srun call the command once for "
             "each seed (seed=N output_dir=DIR), or submit an array with --slurm"

@@ -81,6 +81,7 @@ def test_slurm_gets_an_array_of_the_same_words(words, tmp_path, monkeypatch, cap
 
 
 def test_several_seeds_and_several_processes_exclude_each_other(words, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"TORCHELASTIC_RUN_ID": "a", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
     assert main(["train", *words, "--seeds", "0,1"]) == 1
     assert "--slurm" in capsys.readouterr().err
