@@ -17,6 +17,7 @@ from densevision.cli import main
 from densevision.compare.find import find_runs
 from densevision.compare.groups import Spread, apart, compare, pareto
 from tests.trees import write_cityscapes_tree
+from tests.wandb_runs import written
 
 NAMES = ["road", "car"]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -181,6 +182,8 @@ def test_a_run_directory_and_its_wandb_file_say_the_same(tmp_path):
     for steps in (1, 3):  # the second goes on where the first ended, in a second file of W&B's
         steps = f"trainer.max_steps={steps}"
         assert main(["train", "lraspp_v3_cityscapes", *words, "wandb.mode=offline", steps]) == 0
+    for folder in (tmp_path / "run" / "wandb").glob("offline-run-*"):
+        written(folder)
     (own,), (theirs,) = find_runs([str(tmp_path / "run")])[0], find_runs([str(tmp_path / "run" / "wandb")])[0]
     assert own.name == theirs.name == "run"
     assert own.finished

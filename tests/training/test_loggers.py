@@ -11,10 +11,10 @@ import wandb as wandb_module
 import yaml
 
 from densevision.cli import main
-from densevision.compare.wandb_file import read_wandb_file
 from densevision.config.loader import CONFIG_DIRS
 from densevision.training.loggers import wandb_mode
 from tests.trees import write_cityscapes_tree, write_class_tree, write_coco_tree
+from tests.wandb_runs import written
 
 SMALL = ["data.batch_size=2", "data.num_workers=0", "trainer.log_every=1", "trainer.val_every=1", "wandb.mode=offline"]
 TINY = ["model.backbone.name=mobilenet_v3_small", "model.backbone.width_mult=0.35"]
@@ -31,7 +31,7 @@ def wandb(*words):
 def history(folder):
     """What was logged: key -> its values, one after the other."""
     values = {}
-    for entry in read_wandb_file(*folder.glob("run-*.wandb"))["history"]:
+    for entry in written(folder)["history"]:
         for key, value in entry.items():
             values.setdefault(key, []).append(value)
     return values
@@ -45,7 +45,7 @@ def test_our_reader_reads_what_wandbs_own_reads(tmp_path):
         run.log({"value": step / 7, "text": "x" * (step % 50)})
     run.finish()
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-    ours = read_wandb_file(*folder.glob("run-*.wandb"))
+    ours = written(folder)
     assert ours["config"] == {"a": {"b": 1}}
     assert ours["exit_code"] == 0
     assert [entry["value"] for entry in ours["history"]] == [step / 7 for step in range(2000)]
@@ -84,14 +84,14 @@ def test_an_offline_run_of_segmentation(street, tmp_path):
     table = json.loads(next((media / "table").rglob("confusion_table_*.json")).read_text())
     assert table["columns"] == ["Actual", "Predicted", "nPredictions"]
     assert sum(row[2] for row in table["data"]) == 2 * 32 * 64  # every labelled pixel once
-    written = read_wandb_file(*folder.glob("run-*.wandb"))
+    content = written(folder)
     origin = json.loads((run / "origin.json").read_text())
-    masks = written["summary"]["val/pictures"]["all_masks"]
+    masks = content["summary"]["val/pictures"]["all_masks"]
     assert [set(of_one) for of_one in masks] == [{"truth", "prediction"}] * 2
     assert origin["data"]["train"]["pictures"] == 4
-    assert written["config"]["origin"] == origin
-    assert "best/miou" in written["summary"]
-    assert written["config"]["model"]["backbone"]["name"] == "mobilenet_v3_small"
+    assert content["config"]["origin"] == origin
+    assert "best/miou" in content["summary"]
+    assert content["config"]["model"]["backbone"]["name"] == "mobilenet_v3_small"
 
     # the artifact waits beside the run, and a sync would take it along
     staged = {file.read_bytes() for file in (run / "wandb" / "artifacts" / "staging").iterdir()}
