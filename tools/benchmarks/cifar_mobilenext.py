@@ -100,12 +100,11 @@ def _train_once(arm: str, setting: str, seed: int, data: Path, output: Path) -> 
         from densevision.config import load_config
 
         words = [*RECIPE, *SETTINGS[setting], f"model.backbone.name={ARMS[arm]}", f"data.root={data}", f"seed={seed}"]
-        summary = experiment.train(
-            load_config("mobilenext_cifar10", [*words, f"output_dir={run}"]), Console(stderr=True)
-        )
+        words.append(f"output_dir={run.parent / 'runs' / run.name}")  # one that is cut off goes on where it was
+        summary = experiment.train(load_config("mobilenext_cifar10", words), Console(stderr=True))
         return {key: summary[key] for key in ("steps", "parameters")} | summary["evaluation"]
 
-    labels = {"arm": arm, "setting": setting, "seed": seed, "data": str(data)}
+    labels = {"arm": arm, "setting": setting, "seed": seed, "data": str(data), "recipe": [*RECIPE, *SETTINGS[setting]]}
     return run_once(run_file(output, setting, arm, seed), labels, train)
 
 
