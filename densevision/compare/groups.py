@@ -25,6 +25,7 @@ _ASIDE: tuple[str, ...] = (
 _ASIDE += ("trainer.resume", "trainer.log_every", "trainer.checkpoint_every", "trainer.pictures", "trainer.devices")
 _ASIDE += ("trainer.num_nodes", "trainer.accelerator")
 SEED = "seed"
+ABSENT = "–"  # of a key that an older version of the code did not have: no difference by itself
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def compare(runs: Sequence[Run], group_by: Sequence[str] = ()) -> Comparison:
     differing = [
         key
         for key in sorted(known)
-        if key != SEED and not key.startswith(_ASIDE) and len({_text(run, key) for run in runs}) > 1
+        if key != SEED and not key.startswith(_ASIDE) and len({_text(run, key) for run in runs} - {ABSENT}) > 1
     ]
     keys = list(group_by) or differing
     members: dict[tuple[str, ...], list[Run]] = {}
@@ -134,7 +135,9 @@ def apart(left: Spread, right: Spread) -> bool:
 
 
 def _text(run: Run, key: str) -> str:
-    value = _plain(run.config.get(key))
+    if key not in run.config:
+        return ABSENT
+    value = _plain(run.config[key])
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -198,6 +201,16 @@ def _remarks(groups: Sequence[Group], runs: Sequence[Run], differing: dict[str, 
     single = [group.label for group in groups if len(group.judged) == 1]
     if single:
         remarks.append(f"One run only: {', '.join(single)}. Nothing is known of how much chance moves it.")
+    several = {
+        group.label: spread for group in groups if len((spread := group.spread(lambda run: run.best)).values) > 1
+    }
+    if len(several) > 1:
+        first = max(several, key=lambda label: several[label].mean)
+        near = [label for label in several if label != first and not apart(several[label], several[first])]
+        if near:
+            remarks.append(
+                f"{first} has the best mean, but runs of {', '.join(near)} reach into its: it may be chance."
+            )
     for group in groups:
         seeds = [run.config.get(SEED) for run in group.runs]
         if len(set(seeds)) < len(seeds):

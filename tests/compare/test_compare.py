@@ -94,15 +94,23 @@ def test_a_key_to_group_by_may_mix_others_which_is_said(runs):
     assert comparison.differing["optim.lr"] == ("several (0.1, 0.2)", "0.1")
 
 
+def test_a_key_that_older_code_did_not_have_is_no_difference(runs):
+    write_run(runs / "a_seed3", [0.6], seed=3, optim__new=None)
+    assert [len(group.runs) for group in compared(runs).groups] == [4, 3]
+
+
 def test_what_limits_a_comparison_is_said(runs):
     origin = json.loads((runs / "b_seed0" / "origin.json").read_text())
     origin["data"]["val"]["fingerprint"] = "other"
     (runs / "b_seed0" / "origin.json").write_text(json.dumps(origin))
     (runs / "b_seed1" / "summary.json").unlink()
+    for seed, score in enumerate((0.51, 0.6)):
+        write_run(runs / f"c_seed{seed}", [score], seed, optim__lr=0.2)
     remarks = " ".join(compared(runs).remarks)
     assert "The validation pictures differ" in remarks
     assert "Not finished: b_seed1" in remarks
-    assert [len(group.judged) for group in compared(runs).groups] == [3, 2]
+    assert "v2, lr 0.2 has the best mean, but runs of v2, lr 0.1 reach into its" in remarks
+    assert [len(group.judged) for group in compared(runs).groups] == [3, 2, 2]
 
 
 @pytest.mark.parametrize(
