@@ -33,7 +33,10 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_collection_modifyitems(items):
-    """Whatever uses the data is a data test."""
+    """Whatever uses the data is a data test; what needs a GPU skips where there is none."""
+    no_gpu = pytest.mark.skip(reason="no CUDA GPU here")
     for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
         if "test_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")

@@ -63,15 +63,15 @@ def test_outputs_and_detections_equal(reference, file):
         ours = model(pixels)
         for name, key in (("class_logits", "cls_logits"), ("box_deltas", "bbox_regression")):
             scale = theirs[key].abs().max().item()
-            torch.testing.assert_close(ours[name], theirs[key], rtol=1e-5, atol=1e-5 * scale)
+            torch.testing.assert_close(ours[name], theirs[key], rtol=0, atol=1e-6 * scale)
         torch.testing.assert_close(model.anchors((320, 320)), anchors[0], rtol=0, atol=5e-5)
         expected = reference.postprocess_detections(theirs, anchors, [(320, 320)] * 2)
         found = build_postprocess(load_config(CONFIG).config.model.head)(ours, model.anchors((320, 320)), (320, 320))
     for mine, wanted in zip(found, expected, strict=True):
         assert len(mine.scores) == 300
         assert torch.equal(mine.labels + 1, wanted["labels"])
-        torch.testing.assert_close(mine.scores, wanted["scores"], rtol=1e-3, atol=1e-5)
-        torch.testing.assert_close(mine.boxes, wanted["boxes"], rtol=1e-3, atol=1e-2)
+        torch.testing.assert_close(mine.scores, wanted["scores"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(mine.boxes, wanted["boxes"], rtol=0, atol=1e-2)
 
 
 def test_the_whole_pipeline_equals_theirs_on_a_picture(reference, file):
