@@ -89,7 +89,7 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         pl.seed_everything(config.seed, workers=True, verbose=False)
         check_batch_norm(config.model, config.data.crop_size or config.data.image_size, config.data.batch_size)
         config.model = resolved(config.model)
-        task = build_task(config, datamodule.label_map, _class_weights(config, datamodule))
+        task = build_task(config, datamodule.label_map, class_weights(config, datamodule))
         trainer = build_trainer(config, run_dir, console)
         point = _begin_run_directory(config, run_dir, console)
         origin = describe_origin(task, datamodule) if is_first_process() else {}
@@ -199,7 +199,12 @@ def _check_run(config: Config) -> None:
         raise UserError("give trainer.max_steps or trainer.max_epochs, so that the training ends")
 
 
-def _class_weights(config: Config, datamodule: Any) -> list[float] | None:
+def class_weights(config: Config, datamodule: Any) -> list[float] | None:
+    """The weights that ``loss.class_weights`` asks for, None for none.
+
+    Raises:
+        UserError: not as many as there are classes, or another task than segmentation.
+    """
     weights = config.loss.class_weights
     if weights is None:
         return None

@@ -21,6 +21,8 @@ FLOORS = [
     {"tasks"},
     {"inference", "paper_tables", "paper_classifiers", "compare", "search"},
     {"experiment"},
+    {"search_trial", "search_supernet"},
+    {"search_run"},
     {"cli"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -25,6 +25,7 @@ VERBS = {
     "predict": "run a checkpoint on pictures",
     "profile": "parameters and multiply-adds of a model, or of all published rows",
     "check_data": "read a whole data set and say what is wrong with it",
+    "search": "search for a backbone that suits a task and a budget",
     "show_batch": "draw what the model will see",
 }
 

@@ -58,19 +58,20 @@ class LoadedConfig:
             raise UserError(f"{origin}: {error.key}: {error}" if origin else f"{error.key}: {error}") from error
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+def load_config(path: str | Path, overrides: Sequence[str] = (), schema: type[Config] = Config) -> LoadedConfig:
     """Read a configuration file, the files it extends, and ``key.path=value`` overrides on top.
 
     Args:
         path: a YAML file, or the name of one of the project's configs without ``.yaml``.
         overrides: for example ``["data.batch_size=4", "trainer.max_steps=200"]``.
+        schema: the keys that there are; a search has more than a training.
 
     Raises:
         UserError: no such file, unknown key, wrong type or value; names the file or override and what is right.
     """
     file = find_config(path)
     layers = [*_file_layers(file, depth=0), *(_override_layer(text) for text in overrides)]
-    return _merge(layers, file.stem)
+    return _merge(layers, file.stem, schema)
 
 
 def config_from_dict(values: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -153,11 +154,11 @@ def _override_layer(text: str) -> tuple[str, dict[str, Any]]:
     return source, {str(k): value for k, value in values.items()}
 
 
-def _merge(layers: Sequence[tuple[str, dict[str, Any]]], name: str) -> LoadedConfig:
-    merged = OmegaConf.structured(Config)
+def _merge(layers: Sequence[tuple[str, dict[str, Any]]], name: str, schema: type[Config] = Config) -> LoadedConfig:
+    merged = OmegaConf.structured(schema)
     origins: dict[str, str] = {}
     for source, values in layers:
-        for key in _checked_keys(values, Config, source):
+        for key in _checked_keys(values, schema, source):
             origins[key] = source
         try:
             merged = OmegaConf.merge(merged, values)

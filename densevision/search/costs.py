@@ -92,7 +92,7 @@ def map_shapes(architecture: Architecture, features: Sequence[str], image_size: 
 
 def head_madds(model: Model, maps: Sequence[MapShape]) -> float:
     """Multiply-adds of convolutions and linear layers in the head."""
-    head = model.head.to("meta").eval()
+    head = model.head.to("meta", torch.float32).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         head(*(torch.empty(1, *shape, device="meta") for shape in maps))
     return counter.get_total_flops() / 2

@@ -32,18 +32,23 @@ class Axes:
     chooses: bool = False
 
 
-def slice_weights(model: Model, child: Architecture) -> dict[str, Tensor]:
+def slice_weights(model: Model, child: Architecture, strongest: bool = True) -> dict[str, Tensor]:
     """The weights of ``model`` for a network whose backbone is ``child``: the same blocks, none wider.
 
     Of every width those channels stay whose filters have the largest L2 norm, summed over the layers that a residual
     sum ties; their order stays. Where nothing is removed every tensor is the model's own. Source: Yang et al.,
     NetAdapt (2018), 3.3.
 
+    Args:
+        strongest: False takes the first channels instead, as masked networks (:mod:`.supernet`) order them.
+
     Returns:
         a state dict for the model built from ``child`` with the same head; new tensors.
     """
     axes = channel_axes(model)
     kept = kept_channels(model, child)
+    if not strongest:
+        kept = {width: torch.arange(len(channels)) for width, channels in kept.items()}
     sliced = {}
     for name, tensor in model.state_dict().items():
         axis = axes.get(name.rpartition(".")[0])
@@ -59,7 +64,7 @@ def slice_weights(model: Model, child: Architecture) -> dict[str, Tensor]:
 def kept_channels(model: Model, child: Architecture) -> dict[Width, Tensor]:
     """For every width of the model's network, the (n,) channels that ``child`` keeps, ascending."""
     parent = model.backbone.architecture
-    before, after = _sizes(parent), _sizes(child)
+    before, after = width_sizes(parent), width_sizes(child)
     if before.keys() != after.keys() or any(after[width] > before[width] for width in before):
         raise ValueError("the sliced network must have its parent's blocks, none of them wider")
     strength = {width: torch.zeros(size) for width, size in before.items()}
@@ -153,7 +158,8 @@ def _inner(architecture: Architecture, index: int) -> Width:
     return ("inner", index)
 
 
-def _sizes(architecture: Architecture) -> dict[Width, int]:
+def width_sizes(architecture: Architecture) -> dict[Width, int]:
+    """Channels of every width of a network."""
     sizes: dict[Width, int] = {("trunk", 0): architecture.stem.out_channels}
     roots = trunk_roots(architecture)
     for i, block in enumerate(architecture.blocks):

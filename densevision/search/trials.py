@@ -123,6 +123,10 @@ class TrialStore:
         """``score`` and the details of a trial that was made."""
         return json.loads(result_file(self.folder / f"{key}.json").read_text(encoding="utf-8"))
 
+    def architecture(self, key: str) -> Architecture:
+        """The network of a trial."""
+        return read_trial(self.folder / f"{key}.json")[0]
+
     def inherited(self, key: str) -> Inherited:
         """The weights of a trial that was made with ``keep``."""
         return read_inherited(self.folder / f"{key}.json")
@@ -141,15 +145,9 @@ def run_trial(file: Path, trial: Callable[[Mapping[str, Any]], Trial]) -> Outcom
     Raises:
         UserError: no such file, or one that describes no trial.
     """
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        steps, seed, parent = int(stored["steps"]), int(stored["seed"]), stored["parent"]
-        architecture = architecture_from_dict(stored["architecture"], str(file))
-        make = trial(stored["setting"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} describes no trial of a search: {error}") from error
-    inherited = read_inherited(file.with_name(f"{parent}.json")) if parent else None
-    outcome = make(architecture, inherited, steps, seed)
+    architecture, stored = read_trial(file)
+    inherited = read_inherited(file.with_name(f"{stored['parent']}.json")) if stored["parent"] else None
+    outcome = trial(stored["setting"])(architecture, inherited, int(stored["steps"]), int(stored["seed"]))
     if stored["keep"]:
         if outcome.weights is None:
             raise ValueError("the trial kept no weights, but they are to be inherited")
@@ -160,11 +158,26 @@ def run_trial(file: Path, trial: Callable[[Mapping[str, Any]], Trial]) -> Outcom
     return outcome
 
 
+def read_trial(file: Path) -> tuple[Architecture, dict[str, Any]]:
+    """The network of the trial that ``file`` describes, and all that stands there.
+
+    Raises:
+        UserError: no such file, or one that describes no trial.
+    """
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        missing = {"architecture", "setting", "steps", "seed", "parent", "keep"} - set(stored)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file} describes no trial of a search: {error}") from error
+    if missing:
+        raise UserError(f"{file} describes no trial of a search: {', '.join(sorted(missing))} is not given")
+    return architecture_from_dict(stored["architecture"], str(file)), stored
+
+
 def read_inherited(file: Path) -> Inherited:
     """The weights of the trial that ``file`` describes, and their network."""
-    stored = json.loads(file.read_text(encoding="utf-8"))
     weights = torch.load(weights_file(file), map_location="cpu", weights_only=True)
-    return Inherited(architecture_from_dict(stored["architecture"], str(file)), weights)
+    return Inherited(read_trial(file)[0], weights)
 
 
 def result_file(file: Path) -> Path:

@@ -1,0 +1,82 @@
+"""The keys of an architecture search: those of a training, and the section ``search``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from densevision.config.schema import Config, choice, number
+
+
+@dataclass
+class SpaceConfig:
+    """What a block of the platform-aware space may be (densevision/search/space.py)."""
+
+    operators: list[str] = field(default_factory=lambda: ["sepconv", "mbconv3", "mbconv6"])  # and seed: as it is there
+    kernels: list[int] = field(default_factory=lambda: [3, 5])
+    squeeze: list[float] = field(default_factory=lambda: [0.0, 0.25])
+    skip: list[bool] = field(default_factory=lambda: [True, False])
+    widths: list[float] = field(default_factory=lambda: [0.75, 1.0, 1.25])  # times the seed's
+    layers: list[int] = field(default_factory=lambda: [-1, 0, 1])  # more than the seed's
+
+
+@dataclass
+class SupernetConfig:
+    """What is chosen in DMaskingNAS's supernet (densevision/search/mask_space.py), and how."""
+
+    widths: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0])  # times the seed's
+    # channels between a block's 1x1 convolutions, times those it reads; none: the factors above
+    expansions: list[float] = field(default_factory=list)
+    kernels: list[int] = field(default_factory=list)  # kinds of a block are all combinations; none: the seed's
+    squeeze: list[bool] = field(default_factory=lambda: [False, True])
+    acts: list[str] = field(default_factory=lambda: ["relu", "hswish"])
+    skip: bool = False  # whether blocks with a residual sum can go
+    strides: list[int] = field(default_factory=lambda: [1])  # subsampling of the picture; classification
+    step: int = number(8, 1)  # channels that widths are multiples of
+    epochs: int = number(90, 1)
+    warmup_epochs: int = number(1, 0)  # in which the choices stand still
+    temperature: float = number(5.0, 1e-3)  # of the Gumbel-softmax at first, and its factor an epoch
+    decay: float = number(0.956, 0.0, 1.0)
+    theta_lr: float = number(0.01, 0.0)  # of the choices' Adam
+    price: str = choice("log", "power")  # loss + strength * log(cost / target) | loss * (cost / target) ** strength
+    strength: float = number(0.2, 0.0)
+
+
+@dataclass
+class SearchConfig:
+    method: str = choice("netadapt", "controller", "evolution", "random", "dmasking")
+    # score: the task's own (mIoU, mAP, top-1); loss: the negative loss on the same pictures, which ranks detectors that
+    # have learnt for a few steps where their mAP does not
+    objective: str = choice("score", "loss")
+    # share of the training pictures that no trial learns from and all are judged on; null: the validation split, which
+    # then judges nothing else
+    holdout: float | None = number(0.2, 0.01, 0.9)
+    cost: str = choice("madds", "params")  # in millions, on a picture of data.image_size
+    target: Any = "0.7x"  # of the cost: a share of the seed's, or a number
+    steps: int = number(200, 0)  # that a network is trained for to be judged
+    # netadapt: steps that the seed is trained for first; least reduction of a round, as a share of the seed's cost
+    seed_steps: int = number(200, 0)
+    delta: float = number(0.01, 1e-4, 1.0)
+    # the others: networks to judge; networks a round
+    samples: int = number(64, 1)
+    batch: int = number(8, 1)
+    alpha: float = -0.07  # exponent of cost / target in the reward up to the target
+    beta: float = -0.07  # and beyond it
+    score_floor: float = 0.0  # taken off the score: what a network scores that has learnt nothing
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    supernet: SupernetConfig = field(default_factory=SupernetConfig)
+    controller_lr: float = number(5e-3, 0.0)
+    entropy: float = number(1e-3, 0.0)  # weight of the controller's bonus for variety
+    population: int = number(16, 2)  # evolution: how many live; how many of them compete to be a parent
+    tournament: int = number(4, 1)
+    # the found network's training, with all of the training pictures: inherit begins with the weights that the search
+    # left (netadapt), scratch as any network; none leaves it out
+    retrain: str = choice("scratch", "inherit", "none")
+    workers: int = number(1, 1)  # trials at a time
+    launcher: str = choice("processes", "slurm")  # slurm: the trials of a round are a job array
+    slurm: list[str] = field(default_factory=list)  # options of sbatch, such as --time=1:00:00
+
+
+@dataclass
+class SearchRun(Config):
+    search: SearchConfig = field(default_factory=SearchConfig)

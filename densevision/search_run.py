@@ -1,0 +1,244 @@
+"""An architecture search from its configuration to its run directory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from densevision import experiment
+from densevision.backbones import Architecture, architecture_to_dict, write_architecture
+from densevision.config import LoadedConfig, config_to_dict
+from densevision.config.search_schema import SearchConfig, SearchRun
+from densevision.errors import UserError
+from densevision.io import atomic_write, make_folder
+from densevision.model_backbone import build_architecture
+from densevision.model_heads import check_head
+from densevision.models import build_model, resolved
+from densevision.search.controller import Controller
+from densevision.search.costs import Cost, absolute_target, madds_cost, params_cost
+from densevision.search.executors import in_processes, in_slurm
+from densevision.search.history import Entry, History, draw_pareto, pareto_front
+from densevision.search.netadapt import netadapt
+from densevision.search.platform_aware import Goal, platform_search
+from densevision.search.samplers import Evolution, RandomSearch, Sampler
+from densevision.search.space import BlockSpace, SpaceOptions
+from densevision.search.trials import Job, TrialStore, run_trial
+from densevision.search_supernet import search_supernet
+from densevision.search_trial import TaskTrial, trial_setting
+
+ARCH = "arch.yaml"
+# in a process of its own, so that the trials of a machine with several GPUs do not meet
+_COMMAND = (sys.executable, "-c", "import sys; from densevision.cli import run; sys.exit(run('search', sys.argv[1:]))")
+
+
+def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
+    """Search as configured, going on where the run directory says so, then train what was found.
+
+    Leaves ``arch.yaml``, ``history.jsonl``, ``pareto.png``, ``pareto/`` with the table of every network of the front,
+    ``trials/`` and, unless ``search.retrain=none``, all files of a training.
+
+    Returns:
+        ``run_dir``, ``score``, ``cost``, ``seed_score``, ``seed_cost``, ``unit``, ``target``, ``trials`` (made by this
+        call) and ``training`` (its summary or None).
+
+    Raises:
+        UserError: something about the configuration, the data or a trial is wrong.
+    """
+    run = loaded.config
+    assert isinstance(run, SearchRun)
+    run_dir = experiment.run_directory(loaded)
+    with loaded.blaming_origin():
+        check_head(run.task, run.model)
+        run.model = resolved(run.model)
+        seed = build_architecture(run.model.backbone)
+        setting = trial_setting(run)
+        label_map = experiment.build_datamodule(run).label_map
+        cost = build_cost(run, label_map.num_classes)
+        target = absolute_target(run.search.target, cost(seed))
+        make_folder(run_dir)
+        with atomic_write(run_dir / "search.yaml") as partial:
+            partial.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(run))), encoding="utf-8")
+        store = TrialStore(run_dir / "trials", setting, executor(run.search, setting))
+        history = History(run_dir / "history.jsonl")
+        _say(
+            console, f"{run.search.method} from {seed.family}, {cost(seed):.4g} {cost.unit}, to {target:.4g}; {run_dir}"
+        )
+        if run.search.method == "dmasking":
+            architecture, key = _search_supernet(run, setting, seed, cost, target, run_dir, store, history, console)
+        else:
+            architecture, key = _search(run, seed, cost, target, store, history, console)
+    write_architecture(architecture, run_dir / ARCH)
+    _write_front(run_dir, history, store)
+    objective = "negative loss" if run.search.objective == "loss" else experiment.TASKS[run.task].monitor  # type: ignore[attr-defined]
+    draw_pareto(history.entries, target, cost.unit, objective, loaded.name, run_dir / "pareto.png")
+    chosen = next(entry for entry in history.entries if entry.trial == key)
+    result = {
+        "run_dir": str(run_dir),
+        "score": chosen.score,
+        "cost": chosen.cost,
+        "seed_score": history.entries[0].score,
+        "seed_cost": history.entries[0].cost,
+        "unit": cost.unit,
+        "target": target,
+        "trials": store.made,
+        "training": None,
+    }
+    if run.search.retrain != "none":
+        result["training"] = _retrain(loaded, run_dir, architecture, store, key, console)
+    return result
+
+
+def build_cost(run: SearchRun, num_classes: int) -> Cost:
+    """The cost that ``search.cost`` names, of the whole model.
+
+    Raises:
+        UserError: ``data.image_size`` is not given.
+    """
+    if run.data.image_size is None:
+        raise UserError("a network's cost is that of a picture of one size; give data.image_size", "data.image_size")
+    model = deepcopy(run.model)
+
+    def build(architecture: Architecture) -> Any:
+        model.backbone.arch = architecture_to_dict(architecture)
+        return build_model(model, num_classes, load_weights=False)
+
+    height, width = run.data.image_size
+    return {"madds": madds_cost, "params": params_cost}[run.search.cost](build, (height, width))
+
+
+def executor(search: SearchConfig, setting: dict[str, Any]) -> Any:
+    """What makes the trials: this process one after another, others at once, or SLURM."""
+    command = (*_COMMAND, "--trial")
+    if search.launcher == "slurm":
+        return lambda files: in_slurm(files, command, search.workers, search.slurm)
+    if search.workers > 1:
+        return lambda files: in_processes(files, command, search.workers)
+    trial = TaskTrial(setting)
+
+    def one_by_one(files: Sequence[Path]) -> None:
+        for file in files:
+            run_trial(file, lambda _: trial)
+
+    return one_by_one
+
+
+def _search(
+    run: SearchRun, seed: Architecture, cost: Cost, target: float, store: TrialStore, history: History, console: Console
+) -> tuple[Architecture, str]:
+    options = run.search
+
+    def report(line: str) -> None:
+        _say(console, line)
+
+    if options.method == "netadapt":
+        return netadapt(
+            seed,
+            cost,
+            target,
+            store,
+            history,
+            delta=options.delta,
+            steps=options.steps,
+            seed_steps=options.seed_steps,
+            random_seed=run.seed,
+            report=report,
+        )
+    if run.model.pretrained or run.model.backbone.pretrained:
+        raise UserError(
+            "the networks of a space are no published one and all begin at random; leave pretrained weights out",
+            key="model.pretrained" if run.model.pretrained else "model.backbone.pretrained",
+        )
+    space = BlockSpace(seed, SpaceOptions(**vars(options.space)))
+    samplers: dict[str, Sampler] = {
+        "controller": Controller(space.sizes, run.seed, lr=options.controller_lr, entropy=options.entropy),
+        "evolution": Evolution(space.sizes, run.seed, options.population, options.tournament),
+        "random": RandomSearch(space.sizes, run.seed),
+    }
+    return platform_search(
+        space,
+        samplers[options.method],
+        cost,
+        Goal(target, options.alpha, options.beta, options.score_floor),
+        store,
+        history,
+        samples=options.samples,
+        batch=options.batch,
+        steps=options.steps,
+        random_seed=run.seed,
+        report=report,
+    )
+
+
+def _search_supernet(
+    run: SearchRun,
+    setting: dict[str, Any],
+    seed: Architecture,
+    cost: Cost,
+    target: float,
+    run_dir: Path,
+    store: TrialStore,
+    history: History,
+    console: Console,
+) -> tuple[Architecture, str]:
+    """Choose in a supernet, then judge what was chosen and the seed by trials of their own."""
+    found, size = search_supernet(run, setting, seed, target, run_dir, lambda line: _say(console, line))
+    if size != list(run.data.image_size):
+        _say(console, f"pictures of {size[0]}x{size[1]} were chosen: train with data.image_size={size}")
+    jobs = [Job(network, run.search.steps, run.seed) for network in (seed, found)]
+    scores, keys = store.run(jobs), [store.key(job) for job in jobs]
+    history.add(
+        Entry(i, i, change, score, cost(job.architecture), i == 1, key)
+        for i, (change, job, score, key) in enumerate(zip(("seed", "found"), jobs, scores, keys, strict=True))
+    )
+    return found, keys[1]
+
+
+def _write_front(run_dir: Path, history: History, store: TrialStore) -> None:
+    """The tables of the front, the cheapest first."""
+    for number, entry in enumerate(pareto_front(history.entries)):
+        write_architecture(store.architecture(entry.trial), run_dir / "pareto" / f"{number:03d}.yaml")
+
+
+def _retrain(
+    loaded: LoadedConfig, run_dir: Path, architecture: Architecture, store: TrialStore, key: str, console: Console
+) -> dict[str, Any] | None:
+    """Train what was found, in the same run directory, as ``train`` does."""
+    if (run_dir / "summary.json").exists():
+        _say(console, f"{run_dir} holds the finished training of what was found")
+        return None
+    run = loaded.config
+    assert isinstance(run, SearchRun)
+    values = config_to_dict(run)
+    search = values.pop("search")
+    values["output_dir"] = str(run_dir)
+    values["model"]["backbone"]["arch"] = architecture_to_dict(architecture)
+    values["model"]["pretrained"] = values["model"]["backbone"]["pretrained"] = None
+    if search["retrain"] == "inherit":
+        if search["method"] != "netadapt":
+            raise UserError("only netadapt leaves weights to begin with; use scratch or none", key="search.retrain")
+        values["model"]["pretrained"] = str(_write_inherited(run_dir, values, store, key))
+    from densevision.config import config_from_dict
+
+    training = config_from_dict(values, str(run_dir / "search.yaml"))
+    _say(console, f"training {run_dir / ARCH}")
+    return experiment.train(LoadedConfig(training.config, loaded.name, loaded.origins), console)
+
+
+def _write_inherited(run_dir: Path, values: dict[str, Any], store: TrialStore, key: str) -> Path:
+    """The found network's weights as a file for ``model.pretrained``."""
+    weights = {f"model.{name}": value for name, value in store.inherited(key).weights.items()}
+    file = run_dir / "inherited.pt"
+    with atomic_write(file) as partial:
+        torch.save({"state_dict": weights, "densevision": {"config": values}}, partial)
+    return file
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)

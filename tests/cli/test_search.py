@@ -1,0 +1,113 @@
+"""A search as a user calls it, on drawn data."""
+
+import json
+
+import pytest
+import yaml
+
+from densevision.backbones import read_architecture
+from densevision.cli import main
+from densevision.search.history import read_history
+from tests.trees import write_cityscapes_tree
+
+SMALL = [
+    "model.backbone.width_mult=0.35", "model.head.channels=16", "data.image_size=[32,64]", "data.crop_size=[32,64]",
+    "data.batch_size=2", "data.num_workers=0", "search.steps=1", "search.seed_steps=2", "trainer.max_steps=2",
+    "trainer.val_every=2", "trainer.bn_recalibration=1", "wandb.mode=disabled",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    root = tmp_path_factory.mktemp("search") / "street"
+    write_cityscapes_tree(root, "train", ["aachen"], count=6)
+    write_cityscapes_tree(root, "val", ["ulm"], count=2)
+    return root
+
+
+def search(config, street, run, *words):
+    return main(["search", f"search/{config}", f"data.root={street}", f"output_dir={run}", *SMALL, *words])
+
+
+def test_netadapt_leaves_a_table_its_history_and_a_trained_network(street, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["search.target=0.9x", "search.delta=0.1", "search.retrain=inherit"]
+    assert search("netadapt_lraspp_v3_small", street, run, *words) == 0
+    said = capsys.readouterr().out
+    assert "round 1: " in said
+    for name in ("arch.yaml", "history.jsonl", "pareto.png", "search.yaml", "checkpoints/best.ckpt", "summary.json"):
+        assert (run / name).is_file(), name
+    entries = read_history(run / "history.jsonl")
+    assert any(e.chosen and e.cost <= 0.95 * entries[0].cost for e in entries)
+    before = (run / "history.jsonl").read_bytes()
+    assert search("netadapt_lraspp_v3_small", street, run, *words) == 0  # nothing is left to be done
+    assert "0 trials made" in capsys.readouterr().out
+    assert (run / "history.jsonl").read_bytes() == before
+    # what was judged are training pictures, held out from the trials alone
+    setting = json.loads(next((run / "trials").glob("*.json")).read_text())
+    if "setting" in setting:
+        assert setting["setting"]["config"]["data"]["val_fraction"] == 0.2
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["val_fraction"] is None
+    words = [f"model.backbone.arch={run}/arch.yaml", f"data.root={street}", f"output_dir={tmp_path}/again", *SMALL[1:6]]
+    assert main(["train", "lraspp_v3_cityscapes", *words, "trainer.max_steps=1", "wandb.mode=disabled"]) == 0
+
+
+@pytest.mark.parametrize("method", ["controller", "evolution", "random"])
+def test_a_space_is_searched_by_every_sampler(method, street, tmp_path, capsys):
+    run, words = tmp_path / "run", [f"search.method={method}", "search.samples=3", "search.batch=2"]
+    assert search("platform_nas_lraspp", street, run, *words, "search.retrain=none", "search.population=2") == 0
+    entries = read_history(run / "history.jsonl")
+    assert len(entries) == 4
+    assert all(e.reward is not None for e in entries)
+    assert len(read_architecture(run / "arch.yaml").blocks) > 3
+    assert len(list((run / "pareto").glob("*.yaml"))) >= 1
+    assert not (run / "summary.json").exists()
+
+
+def test_one_trial_by_its_file_gives_the_searchs_score(street, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["search.samples=1", "search.retrain=none", "search.objective=loss"]
+    assert search("platform_nas_lraspp", street, run, *words) == 0
+    file = next(f for f in (run / "trials").glob("*.json") if not f.name.endswith(".result.json"))
+    result = file.with_suffix(".result.json")
+    score = json.loads(result.read_text())["score"]
+    assert score < 0
+    result.unlink()
+    assert main(["search", "--trial", str(file)]) == 0
+    assert json.loads(result.read_text())["score"] == score
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["search.targt=1"], "search.targt: unknown key 'targt'; did you mean 'target'?"),
+        (["search.target=small"], "search.target: expected a share of the seed's cost such as 0.7x"),
+        (["search.target=2x"], "costs"),
+        (["search.method=netadpt"], "did you mean 'netadapt'?"),
+        (["data.val_fraction=0.5"], "search.holdout"),
+        (["data.image_size=null"], "data.image_size"),
+        (["model.head.name=ssdlite"], "ssdlite is no head for segmentation"),
+        (["search.launcher=slurm"], "sbatch is not here"),
+        (["search.method=random", "model.backbone.pretrained=x.pth"], "x.pth"),
+    ],
+)
+def test_a_mistake_is_one_sentence(words, sentence, street, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert search("netadapt_lraspp_v3_small", street, tmp_path / "run", *words) == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+
+
+def test_a_file_that_is_no_trial_is_told(tmp_path, capsys):
+    (tmp_path / "x.json").write_text("{}")
+    assert main(["search", "--trial", str(tmp_path / "x.json")]) == 1
+    assert "describes no trial of a search" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_give_what_one_process_gives(street, tmp_path):
+    words = ["search.samples=3", "search.retrain=none", "search.batch=3"]
+    assert search("platform_nas_lraspp", street, tmp_path / "one", *words) == 0
+    assert search("platform_nas_lraspp", street, tmp_path / "two", *words, "search.workers=2") == 0
+    assert (tmp_path / "one" / "history.jsonl").read_bytes() == (tmp_path / "two" / "history.jsonl").read_bytes()
