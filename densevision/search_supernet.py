@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -42,7 +43,8 @@ def search_supernet(
     Args:
         setting: of the trials, see :func:`densevision.search_trial.trial_setting`.
         target: millions of multiply-adds.
-        run_dir: ``supernet.pt`` is its state, ``supernet.jsonl`` its epochs.
+        run_dir: ``supernet-DIGEST.pt`` is its state, ``supernet-DIGEST.jsonl`` its epochs; another search has another
+            digest.
 
     Returns:
         the network, and the (height, width) that it was found for.
@@ -74,11 +76,12 @@ def search_supernet(
     task = _task(config, net, datamodule).to(device)
     net.theta.to(device)
     net.set_gates({name: net.logits(name).softmax(0).detach() for name in space.decisions})
-    lines: list[dict[str, float]] = _known(run_dir / "supernet.jsonl", run_dir / "supernet.pt")
+    state = run_dir / f"supernet-{_digest(run, setting, seed, target)}.pt"
+    lines: list[dict[str, float]] = _known(state)
 
     def note(figures: dict[str, float]) -> None:
         lines.append(figures)
-        with atomic_write(run_dir / "supernet.jsonl") as partial:
+        with atomic_write(state.with_suffix(".jsonl")) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         report(
             f"epoch {figures['epoch'] + 1:.0f} of {options.epochs}: loss {figures['loss']:.4f}, expected cost "
@@ -97,7 +100,7 @@ def search_supernet(
         lambda batch: _mean_loss(task, batch),
         lambda loss, cost: priced_loss(loss, cost, target, options.strength, options.price),
         Schedule(options.epochs, options.warmup_epochs, options.temperature, options.decay),
-        file=run_dir / "supernet.pt",
+        file=state,
         seed=run.seed,
         report=note,
     )
@@ -126,8 +129,15 @@ def _moved(datamodule: Any, loader: Any, device: torch.device) -> Iterator[Any]:
         yield pl.LightningDataModule.transfer_batch_to_device(datamodule, batch, device, 0)
 
 
-def _known(file: Path, state: Path) -> list[dict[str, float]]:
+def _digest(run: SearchRun, setting: Mapping[str, Any], seed: Architecture, target: float) -> str:
+    """Of all that the search's course depends on."""
+    parts = [setting, vars(run.search.supernet), architecture_to_dict(seed), target, run.seed]
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _known(state: Path) -> list[dict[str, float]]:
     """The epochs of a search that is gone on with."""
+    file = state.with_suffix(".jsonl")
     if not state.exists() or not file.exists():
         return []
     epoch = torch.load(state, map_location="cpu", weights_only=True)["epoch"]

@@ -111,3 +111,23 @@ def test_processes_give_what_one_process_gives(street, tmp_path):
     assert search("platform_nas_lraspp", street, tmp_path / "one", *words) == 0
     assert search("platform_nas_lraspp", street, tmp_path / "two", *words, "search.workers=2") == 0
     assert (tmp_path / "one" / "history.jsonl").read_bytes() == (tmp_path / "two" / "history.jsonl").read_bytes()
+
+
+def test_a_supernet_is_trained_once(street, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["search.method=dmasking", "search.retrain=none", "search.supernet.widths=[0.5,1.0]"]
+    words += ["search.supernet.epochs=2"]
+    assert search("netadapt_lraspp_v3_small", street, run, *words) == 0
+    assert "epoch 2 of 2" in capsys.readouterr().out
+    (file,) = run.glob("supernet-*.jsonl")
+    before = file.read_bytes()
+    assert search("netadapt_lraspp_v3_small", street, run, *words) == 0  # nothing is left to be done
+    said = capsys.readouterr().out
+    assert "epoch" not in said
+    assert "0 trials made" in said
+    assert file.read_bytes() == before
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    seed, found = read_history(run / "history.jsonl")
+    assert found.cost <= seed.cost
+    assert read_architecture(run / "arch.yaml").feature_info["c5"].stride == 16
