@@ -55,11 +55,15 @@ def build_datamodule(config: Config) -> Any:
     return lookup("data set", config.data.name, table, key="data.name")(config.data, seed=config.seed)
 
 
-def build_task(config: Config, label_map: LabelMap, class_weights: Sequence[float] | None = None) -> BaseTask:
-    """A new model in the task that trains it; weights from torch's generator or a ``pretrained`` key."""
+def build_task(
+    config: Config, label_map: LabelMap, class_weights: Sequence[float] | None = None, model: Any = None
+) -> BaseTask:
+    """A model in the task that trains it: ``model``, or a new one with weights from torch's generator or a
+    ``pretrained`` key."""
     task = lookup("task", config.task, TASKS, key="task")
     check_head(config.task, config.model)
-    model = build_model(config.model, label_map.num_classes, class_ids=label_map.ids)
+    if model is None:
+        model = build_model(config.model, label_map.num_classes, class_ids=label_map.ids)
     return task(_laid_out(model, config), label_map, config, *([] if class_weights is None else [class_weights]))
 
 

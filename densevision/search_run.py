@@ -53,7 +53,7 @@ def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
     """
     run = loaded.config
     assert isinstance(run, SearchRun)
-    run_dir = experiment.run_directory(loaded)
+    run_dir = loaded.run_dir
     with loaded.blaming_origin():
         check_head(run.task, run.model)
         run.model = resolved(run.model)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from densevision.backbones import Architecture, architecture_to_dict
-from densevision.config import Config, config_from_dict
+from densevision.config import config_from_dict
 from densevision.config.search_schema import SearchRun
 from densevision.errors import UserError
-from densevision.experiment import TASKS, build_datamodule, class_weights
+from densevision.experiment import build_datamodule, build_task, class_weights
 from densevision.io import atomic_write
 from densevision.models import build_model
 from densevision.search.dmasking import Schedule, dmasking, priced_loss
@@ -73,7 +73,7 @@ def search_supernet(
     )
     net = Supernet(build, space, (height, width))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    task = _task(config, net, datamodule).to(device)
+    task = build_task(config, datamodule.label_map, class_weights(config, datamodule), net.model).to(device)
     net.theta.to(device)
     net.set_gates({name: net.logits(name).softmax(0).detach() for name in space.decisions})
     state = run_dir / f"supernet-{_digest(run, setting, seed, target)}.pt"
@@ -106,11 +106,6 @@ def search_supernet(
     )
     stride = space.strides[choice.get("stride", 0)]
     return space.derive(choice), [-(-height // stride), -(-width // stride)]
-
-
-def _task(config: Config, net: Supernet, datamodule: Any) -> BaseTask:
-    weights = class_weights(config, datamodule)
-    return TASKS[config.task](net.model, datamodule.label_map, config, *([] if weights is None else [weights]))
 
 
 def _mean_loss(task: BaseTask, batch: Any) -> Tensor:

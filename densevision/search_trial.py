@@ -15,12 +15,13 @@ from densevision.backbones import Architecture, architecture_to_dict
 from densevision.config import Config, config_from_dict, config_to_dict
 from densevision.config.search_schema import SearchRun
 from densevision.errors import UserError
-from densevision.experiment import TASKS, build_datamodule, build_trainer, class_weights, quiet_libraries
+from densevision.experiment import build_datamodule, build_task, class_weights
 from densevision.models import build_model
 from densevision.search.slicing import slice_weights
 from densevision.search.trials import Inherited, Outcome
 from densevision.tasks.base import BaseTask
 from densevision.training.recalibration import BatchNormRecalibration
+from densevision.training.trainer import build_trainer, quiet_libraries
 
 
 def trial_setting(run: SearchRun) -> dict[str, Any]:
@@ -72,7 +73,7 @@ class TaskTrial:
         (weights,) = self._class_weights
         pl.seed_everything(seed, workers=True, verbose=False)
         model = _model(config, datamodule.label_map, inherited)
-        task = TASKS[config.task](model, datamodule.label_map, config, *([] if weights is None else [weights]))
+        task = build_task(config, datamodule.label_map, weights, model)
         trainer = build_trainer(config, None, Console(quiet=True))
         if steps:
             if config.trainer.bn_recalibration:

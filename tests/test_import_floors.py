@@ -27,7 +27,7 @@ FLOORS = [
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LIBRARY_HOMES = {
-    "lightning": ("training", "tasks", "search", "experiment", "cli", "datamodules"),
+    "lightning": ("training", "tasks", "search", "search_trial", "search_supernet", "experiment", "cli", "datamodules"),
     "wandb": ("training/loggers.py", "compare"),
     "albumentations": ("datamodules/transforms.py",),
 }
