@@ -96,8 +96,9 @@ def _strip_by_strip(logits: Tensor, size: tuple[int, int], align_corners: bool) 
 def _classes_alone_are_equal(logits: Tensor, size: tuple[int, int]) -> bool:
     """Whether torch interpolates a class alone to the same bits as all together.
 
-    It has two CPU kernels, which round differently. The other one is for channels_last tensors and for outputs
-    whose height and width sum to at most 128 (``UpSampleKernel.cpp``, ``_use_vectorized_kernel_cond_2d``).
+    It has two CPU kernels, which round differently. The other one is for channels_last tensors, for outputs whose
+    height and width sum to at most 128 (``UpSampleKernel.cpp``, ``_use_vectorized_kernel_cond_2d``), and for
+    pictures of three channels.
     """
     plain = logits.is_contiguous() and not logits.is_contiguous(memory_format=torch.channels_last)
-    return plain and sum(size) > 128
+    return plain and sum(size) > 128 and logits.shape[1] != 3

@@ -24,7 +24,7 @@ def near_ties(*shape):
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(
-    "shape", [(1, 19, 13, 17), (3, 5, 16, 40), (2, 2, 1, 1), (2, 1, 8, 9), (1, 255, 5, 6)], ids=str
+    "shape", [(1, 19, 13, 17), (3, 5, 16, 40), (1, 3, 16, 19), (2, 2, 1, 1), (2, 1, 8, 9), (1, 255, 5, 6)], ids=str
 )
 def test_class_map_equals_interpolate_and_argmax(shape, size, align_corners):
     logits = near_ties(*shape)
