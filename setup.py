@@ -14,6 +14,15 @@ def at_least(*names: str) -> list[str]:
     return [f"{name}>={TESTED[name]}" for name in names]
 
 
+FORMATS = {
+    "onnx": at_least("onnx", "onnxruntime", "onnxscript"),
+    "openvino": at_least("openvino"),
+    "executorch": at_least("executorch"),
+    "litert": at_least("litert-torch"),
+}
+EXPORT = [requirement for requirements in FORMATS.values() for requirement in requirements]
+DEV = at_least("cityscapesscripts", "mypy", "pytest", "ruff", "timm")
+
 setup(
     name="densevision",
     version=VERSION.group(1),
@@ -41,6 +50,6 @@ setup(
         "wandb",
         "zstandard",
     ),
-    extras_require={"dev": at_least("cityscapesscripts", "mypy", "pytest", "ruff", "timm")},
+    extras_require={**FORMATS, "export": EXPORT, "dev": [*DEV, *EXPORT]},
     entry_points={"console_scripts": ["densevision = densevision.cli:main"]},
 )

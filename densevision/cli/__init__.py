@@ -23,6 +23,8 @@ VERBS = {
     "evaluate": "judge a checkpoint on a data set",
     "compare": "runs side by side: a table, a page, Markdown",
     "predict": "run a checkpoint on pictures",
+    "export": "write a checkpoint as a file for another runtime, compared with PyTorch",
+    "benchmark": "latency, memory and size of models, in every runtime",
     "profile": "parameters and multiply-adds of a model, or of all published rows",
     "check_data": "read a whole data set and say what is wrong with it",
     "search": "search for a backbone that suits a task and a budget",

@@ -25,7 +25,7 @@ rest goes on, and the exit status is 1.
 
 def main(argv: Sequence[str]) -> int:
     arguments = parser("predict", USAGE)
-    arguments.add_argument("checkpoint", type=Path)
+    arguments.add_argument("checkpoint", type=Path, help="or an exported file")
     arguments.add_argument("inputs", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="files, or folders of them")
     arguments.add_argument("--output", type=Path, required=True, metavar="DIR", help="made if it is not there")
     arguments.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is a GPU)")
@@ -35,13 +35,15 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
+    from densevision.export import is_exported
     from densevision.inference import load
     from densevision.io import exif_orientation, list_images, make_folder
 
     paths = list({path.resolve(): path for path in list_images(options.inputs)}.values())
     names = output_names(paths)
     _spare_inputs(paths, names, options.output)
-    predictor = load(options.checkpoint, options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    on_gpu = torch.cuda.is_available() and not is_exported(options.checkpoint)
+    predictor = load(options.checkpoint, options.device or ("cuda" if on_gpu else "cpu"))
     make_folder(options.output)
 
     console = Console(stderr=True)

@@ -13,6 +13,7 @@ from densevision.detection.matcher import pairwise_iou
 
 # Candidates looked at first, for each detection wanted; where suppression leaves too few of them, so many times more.
 _FIRST, _GROWTH = 3, 3
+_ROUNDS = 31  # of the suppression with fixed shapes; odd, as after those a box that is not decided is out
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,10 @@ class Postprocess:
         """The same with shapes that depend on no value, in plain operations, for ``torch.export``.
 
         Equal to a call where ``max_detections`` boxes survive among the best ``candidates``, or all above the
-        threshold are among them; a detection that lies outside the picture takes one of the places here.
+        threshold are among them; a detection that lies outside the picture takes one of the places here. Instead of
+        one box after the other, all are judged at once, by what the round before left: round n is right about every
+        box that fewer than n others decide in a chain, each suppressing the next, and so about the n best ones of a
+        class. A box that is not decided after the last round is left out.
 
         Returns:
             boxes (B, D, 4), scores (B, D), labels (B, D), and the number of detections (B,), int64; D is
@@ -117,28 +121,29 @@ class Postprocess:
         best = self._best(
             self._ranking(outputs["class_logits"]), outputs["box_deltas"], anchors, image_size, candidates
         )
-        alive = self._allowed(best, best.scores > self.score_threshold)
-        same = best.labels[:, :, None] == best.labels[:, None, :]
-        suppresses = (pairwise_iou(best.boxes, best.boxes) > self.nms_iou) & same
-        places = torch.arange(alive.shape[1], device=alive.device)
-        picks, found = [], []
-        for _ in range(min(self.max_detections, alive.shape[1])):
-            first = alive.to(torch.uint8).argmax(1, keepdim=True)  # sorted by score
-            picks.append(first)
-            found.append(alive.gather(1, first))
-            row = suppresses.gather(1, first[..., None].expand(-1, -1, alive.shape[1]))[:, 0]
-            alive = alive & ~row & (places != first)
-        index, valid = torch.cat(picks, 1), torch.cat(found, 1)
-        boxes = _clip(best.boxes, image_size).gather(1, index[..., None].expand(-1, -1, 4))
-        valid = valid & self._inside(boxes)
-        # the valid ones first, in their order
-        order = (~valid).to(torch.uint8).sort(dim=1, stable=True).indices
-        index, valid = index.gather(1, order), valid.gather(1, order)
-        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)) * valid[..., None]
-        scores, labels = best.scores.gather(1, index) * valid, best.labels.gather(1, index) * valid
+        count = best.scores.shape[1]
+        places = torch.arange(count, device=best.scores.device)
+        rivals = (best.labels[:, :, None] == best.labels[:, None, :]) & (places[:, None] < places)  # sorted by score
+        valid = best.scores > self.score_threshold
+        if self.candidates_per_class is not None and self.candidates_per_class < count:
+            valid = valid & (rivals.sum(1) < self.candidates_per_class)
+        suppresses = ((pairwise_iou(best.boxes, best.boxes) > self.nms_iou) & rivals).to(best.scores.dtype)
+        kept = valid
+        for _ in range(_ROUNDS):
+            kept = valid & (torch.bmm(kept[:, None].to(suppresses.dtype), suppresses)[:, 0] < 0.5)
+        kept = kept & (kept.cumsum(1) <= self.max_detections)
+        boxes = _clip(best.boxes, image_size)
+        kept = kept & self._inside(boxes)
+        # the detections first, in their order
+        index = torch.where(kept, count - places, 0).topk(min(self.max_detections, count)).indices
+        found = kept.gather(1, index)
+        boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4)) * found[..., None]
+        scores, labels = best.scores.gather(1, index) * found, best.labels.gather(1, index) * found
         rest = self.max_detections - index.shape[1]
-        pad = torch.nn.functional.pad
-        return pad(boxes, (0, 0, 0, rest)), pad(scores, (0, rest)), pad(labels, (0, rest)), valid.sum(1)
+        if rest:
+            pad = torch.nn.functional.pad
+            boxes, scores, labels = pad(boxes, (0, 0, 0, rest)), pad(scores, (0, rest)), pad(labels, (0, rest))
+        return boxes, scores, labels, found.sum(1)
 
     def _ranking(self, logits: Tensor) -> Tensor:
         """(B, A, K) numbers in the order of the scores: for sigmoid the logits, the best being converted later."""

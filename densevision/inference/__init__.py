@@ -1,6 +1,7 @@
-"""From a checkpoint to predictions: ``densevision.load("best.ckpt").predict("street.jpg").save("street_classes.png")``.
+"""From a model's file to predictions: ``densevision.load("best.ckpt").predict("street.jpg").save("classes.png")``.
 
-A task has its Predictor and its result type in ``PREDICTORS``; what the commands need of a result is Result.
+A checkpoint is run by PyTorch, an exported file by its runtime; the results are of the same types. A task has its
+Predictor and its result type in ``PREDICTORS``; what the commands need of a result is Result.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import torch
 
 from densevision.checkpoint import read_densevision_checkpoint, stored_config, stored_label_map
 from densevision.errors import UserError
-from densevision.inference.base import Predictor, Result
+from densevision.export import is_exported, open_file, optimised
+from densevision.inference.base import NetworkPredictor, Predictor, Result
 from densevision.inference.classification import ClassificationPredictor, ClassificationResult
 from densevision.inference.detection import DetectionPredictor, DetectionResult
+from densevision.inference.exported import ExportedPredictor
 from densevision.inference.rebuild import model_from_checkpoint
 from densevision.inference.segmentation import SegmentationPredictor, SegmentationResult
 
@@ -23,6 +26,8 @@ __all__ = [
     "ClassificationResult",
     "DetectionPredictor",
     "DetectionResult",
+    "ExportedPredictor",
+    "NetworkPredictor",
     "Predictor",
     "Result",
     "SegmentationPredictor",
@@ -31,24 +36,38 @@ __all__ = [
     "model_from_checkpoint",
 ]
 
-PREDICTORS: dict[str, type[Predictor]] = {
+PREDICTORS: dict[str, type[NetworkPredictor]] = {
     "segmentation": SegmentationPredictor,
     "detection": DetectionPredictor,
     "classification": ClassificationPredictor,
 }
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
-    """The model of a checkpoint, ready to predict; needs nothing but the file.
+def load(path: str | Path, device: str | torch.device = "cpu", optimize: bool = False) -> Predictor:
+    """A model, ready to predict; needs nothing but the file.
+
+    Args:
+        path: a checkpoint, or a file that ``densevision export`` wrote; its suffix tells.
+        device: where a checkpoint's model runs; exported files run on the CPU.
+        optimize: of a checkpoint: fold batch normalisation, keep channels last, and round class maps as
+            ``evaluation.exact=false`` does. Predictions then differ where two classes agree to the last bits, and the
+            model can no longer be trained.
 
     Raises:
-        UserError: no such file, no whole checkpoint of densevision, weights that do not fit their configuration,
-            or a device that is not there.
+        UserError: no such file, no whole checkpoint or exported file of densevision, weights that do not fit their
+            configuration, a runtime that is not installed, or a device that is not there.
     """
     target = _device(device)
+    if is_exported(path):
+        if target.type != "cpu":
+            raise UserError(f"{path} is an exported file, which runs on the CPU; {device} can run its checkpoint")
+        return ExportedPredictor(open_file(path), str(path))
     stored = read_densevision_checkpoint(path)
     config = stored_config(stored, str(path)).config
     model = model_from_checkpoint(stored, str(path))
+    if optimize:
+        model = optimised(model).to(memory_format=torch.channels_last)
+        config.evaluation.exact = False
     return PREDICTORS[config.task](model, config, stored_label_map(stored, str(path)), target)
 
 

@@ -32,18 +32,15 @@ class Result(Protocol):
 
 
 class Predictor:
-    """A model in evaluation mode that takes pictures of any kind and size.
+    """Takes pictures of any kind and size.
 
     Attributes:
-        model: the plain nn.Module. config: as stored in the checkpoint. label_map: the classes. device: where the
-        model is.
+        config: as stored with the model. label_map: the classes.
     """
 
-    def __init__(self, model: nn.Module, config: Config, label_map: LabelMap, device: torch.device) -> None:
-        self.model = model.to(device).eval()
+    def __init__(self, config: Config, label_map: LabelMap) -> None:
         self.config = config
         self.label_map = label_map
-        self.device = device
 
     def predict(self, picture: str | Path | np.ndarray | Image.Image) -> Result:
         """Predict one picture.
@@ -65,6 +62,19 @@ class Predictor:
                 yield path, self.predict(path)
             except UserError as error:
                 yield path, error
+
+
+class NetworkPredictor(Predictor):
+    """A model in evaluation mode, in PyTorch.
+
+    Attributes:
+        model: the plain nn.Module. device: where it is.
+    """
+
+    def __init__(self, model: nn.Module, config: Config, label_map: LabelMap, device: torch.device) -> None:
+        super().__init__(config, label_map)
+        self.model = model.to(device).eval()
+        self.device = device
 
 
 def rgb(picture: str | Path | np.ndarray | Image.Image) -> np.ndarray:

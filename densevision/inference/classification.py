@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from densevision.classification import Classifier
-from densevision.inference.base import Predictor, rgb, write_picture
+from densevision.inference.base import NetworkPredictor, rgb, write_picture
 from densevision.io import resize_middle, write_json
 from densevision.structures import LabelMap
 from densevision.visualize import class_bars
@@ -64,7 +64,7 @@ class ClassificationResult:
         write_json(folder / f"{name}.json", self.to_dict())
 
 
-class ClassificationPredictor(Predictor):
+class ClassificationPredictor(NetworkPredictor):
     """Predicts the middle of the picture at ``data.image_size``, as the model was evaluated."""
 
     model: Classifier

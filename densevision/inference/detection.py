@@ -14,7 +14,7 @@ from torch import nn
 
 from densevision.config import Config
 from densevision.detection.ssdlite import SSDLite
-from densevision.inference.base import Predictor, rgb, write_picture
+from densevision.inference.base import NetworkPredictor, rgb, write_picture
 from densevision.io import resize_image, write_json
 from densevision.models import build_postprocess
 from densevision.structures import LabelMap
@@ -75,7 +75,7 @@ class DetectionResult:
         write_json(folder / f"{name}.json", self.to_dict())
 
 
-class DetectionPredictor(Predictor):
+class DetectionPredictor(NetworkPredictor):
     """Predicts at ``data.image_size``, the aspect not kept, as the model was trained."""
 
     model: SSDLite

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from densevision.config import Config
-from densevision.inference.base import Predictor, rgb, write_picture
+from densevision.inference.base import NetworkPredictor, rgb, write_picture
 from densevision.io import resize_image, write_png
 from densevision.segmentation.segmenter import Segmenter
 from densevision.segmentation.views import see, views_from_config
@@ -79,7 +79,7 @@ class SegmentationResult:
         self.save_label_ids(folder / f"{name}_labelIds.png")
 
 
-class SegmentationPredictor(Predictor):
+class SegmentationPredictor(NetworkPredictor):
     """Predicts at ``data.image_size`` where the model was evaluated at one, else at the picture's own size.
 
     Views of it (windows, scales, mirrored) are those that the section ``evaluation`` of the configuration asks for.

@@ -171,6 +171,20 @@ def test_fixed_shapes_hold_the_same_detections(settings, stage):
         assert not scores[picture, count:].any()
 
 
+@pytest.mark.parametrize("length", [2, 7, 31])
+def test_a_chain_of_boxes_that_suppress_each_other_is_followed_with_fixed_shapes(length):
+    """Each box overlaps its neighbours: the best suppresses the second, so the third stays, and so on."""
+    left = 4.0 * torch.arange(length)
+    anchors = torch.stack([left, torch.zeros(length), left + 20, torch.full((length,), 20.0)], 1)
+    outputs = {"class_logits": torch.zeros(1, length, 2), "box_deltas": torch.zeros(1, length, 4)}
+    outputs["class_logits"][0, :, 1] = torch.linspace(3, 1, length)
+    settings = Postprocess(nms_iou=0.6, max_detections=length)
+    (found,) = settings(outputs, anchors, (20, 400))
+    boxes, _, _, count = settings.fixed_shape(outputs, anchors, (20, 400))
+    assert int(count) == len(found.boxes) == -(-length // 2)
+    torch.testing.assert_close(boxes[0, : int(count)], found.boxes)
+
+
 def test_fixed_shapes_go_through_export():
     module = FixedShape(Postprocess(max_detections=20))
     outputs = example("early", pictures=1)

@@ -1,0 +1,92 @@
+"""Whether an exported file computes what the network in PyTorch does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densevision.detection.matcher import pairwise_iou
+from densevision.export.deployed import Deployed
+from densevision.export.runtimes import Runtime
+from densevision.io import resize_image
+
+SAME_BOX, SAME_SCORE = 0.98, 1e-3  # least overlap and greatest difference of scores of a detection found again
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a file's outputs compare with those of PyTorch on real pictures.
+
+    pictures: how many. difference: the greatest of the raw outputs, over the greatest absolute output (at least 1);
+    None of a file that finishes its outputs. share: of the pixels with the same class, of the detections found again
+    with class, score and box, or of the pictures with the same first class.
+    """
+
+    pictures: int
+    difference: float | None
+    share: float
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What an :class:`Agreement` must reach: at most ``difference``, at least ``share``."""
+
+    difference: float = 1e-4
+    share: float = 0.999
+
+    def failure(self, found: Agreement) -> str | None:
+        """What is out of tolerance, in words."""
+        if found.difference is not None and not found.difference <= self.difference:
+            return f"its outputs differ by {found.difference:.1e}, at most {self.difference:.0e} is tolerated"
+        if not found.share >= self.share:
+            return f"{found.share:.3%} of its results agree, at least {self.share:.1%} must"
+        return None
+
+
+@torch.inference_mode()
+def compare(reference: Deployed, runtime: Runtime, pictures: Iterable[np.ndarray]) -> Agreement:
+    """Run both on pictures, (H, W, 3) uint8 RGB of any size, resized to what the file takes."""
+    size, names = runtime.metadata.image_size, runtime.metadata.outputs
+    count, difference, same, total = 0, 0.0, 0.0, 0.0
+    for picture in pictures:
+        images = np.ascontiguousarray(resize_image(picture, size).transpose(2, 0, 1)[None])
+        expected = reference.raw(torch.from_numpy(images))
+        got = {name: torch.from_numpy(np.asarray(value)) for name, value in runtime(images).items()}
+        if not runtime.metadata.finished:
+            difference = max(difference, *(_difference(got[name], expected[name]) for name in names))
+            got = reference.finish(got, size)
+        agreeing, judged = _agreeing(got, reference.finish(expected, size))
+        same, total, count = same + agreeing, total + judged, count + 1
+    return Agreement(count, None if runtime.metadata.finished else difference, same / total if total else 1.0)
+
+
+def _difference(got: Tensor, expected: Tensor) -> float:
+    if got.shape != expected.shape:
+        return float("inf")
+    # nan must not pass as the lesser
+    worst = (got.double() - expected.double()).abs().max() / expected.abs().max().clamp(min=1)
+    return float(worst.nan_to_num(nan=float("inf")))
+
+
+def _agreeing(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[float, float]:
+    """How many results agree, of how many."""
+    if "classes" in expected:
+        return float((got["classes"] == expected["classes"]).sum()), expected["classes"].numel()
+    if "probabilities" in expected:
+        tops = [outputs["probabilities"].argmax(-1) for outputs in (got, expected)]
+        return float((tops[0] == tops[1]).sum()), tops[0].numel()
+    agreeing = 0
+    for picture, count in enumerate(expected["count"].tolist()):
+        found = int(got["count"][picture])
+        boxes, scores, labels = (
+            (got[name][picture, :found], expected[name][picture, :count]) for name in ("boxes", "scores", "labels")
+        )
+        same = pairwise_iou(boxes[1], boxes[0]) >= SAME_BOX
+        same &= (scores[1][:, None] - scores[0]).abs() <= SAME_SCORE
+        same &= labels[1][:, None] == labels[0]
+        agreeing += int(same.any(1).sum())
+    return agreeing, max(int(expected["count"].sum()), int(got["count"].sum()))

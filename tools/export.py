@@ -1,0 +1,4 @@
+from densevision.cli import tool
+
+if __name__ == "__main__":
+    tool("export")
