@@ -1,6 +1,8 @@
-"""The one exception that is meant for people."""
+"""The exceptions that are meant for people: a mistake of theirs, and their own wish to stop."""
 
 from __future__ import annotations
+
+import signal
 
 
 class UserError(Exception):
@@ -17,3 +19,11 @@ class UserError(Exception):
     def __init__(self, message: str, key: str | None = None) -> None:
         super().__init__(message)
         self.key = key
+
+
+class Stopped(Exception):
+    """A run has saved its state and ended because a signal asked for it; the commands exit with 128 + ``number``."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,10 +17,10 @@ from rich.console import Console
 from datamodules import DATAMODULES, MASK_DATAMODULES
 from densevision.checkpoint import read_densevision_checkpoint, stored_config, stored_label_map
 from densevision.config import Config, LoadedConfig, config_to_dict, flat_items, lookup
-from densevision.errors import UserError
+from densevision.errors import Stopped, UserError
 from densevision.inference import model_from_checkpoint
 from densevision.io import atomic_write, make_folder, remove_partial_files, write_json
-from densevision.launch import is_first_process
+from densevision.launch import is_first_process, is_restart
 from densevision.model_heads import check_head
 from densevision.models import build_model, check_batch_norm, resolved
 from densevision.segmentation.losses import sqrt_class_weights
@@ -35,6 +34,7 @@ from densevision.training.loggers import RunLogger, build_wandb_logger, finish_w
 from densevision.training.origin import describe_origin, write_origin
 from densevision.training.processes import telling_of_lost_processes
 from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
+from densevision.training.stopping import StopSignals, requeue
 from densevision.training.trainer import build_trainer, processes_of, quiet_libraries
 
 # keys of the model that say what is made of its outputs; all others are built into its weights
@@ -81,7 +81,13 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
 
     Raises:
         UserError: something about the configuration, the data or the run directory is wrong.
+        Stopped: a signal asked for it, and the run has saved.
     """
+    with StopSignals() as signals:
+        return _train(loaded, console, signals)
+
+
+def _train(loaded: LoadedConfig, console: Console, signals: StopSignals) -> dict[str, Any]:
     began = time.perf_counter()
     config, run_dir = loaded.config, loaded.run_dir
     quiet_libraries()
@@ -94,8 +100,8 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         check_batch_norm(config.model, config.data.crop_size or config.data.image_size, config.data.batch_size)
         config.model = resolved(config.model)
         task = build_task(config, datamodule.label_map, class_weights(config, datamodule))
-        trainer = build_trainer(config, run_dir, console)
-        point = _begin_run_directory(config, run_dir, console)
+        trainer = build_trainer(config, run_dir, console, signals)
+        point = _begin_run_directory(config, run_dir, trainer.world_size, console)
         origin = describe_origin(task, datamodule) if is_first_process() else {}
         if origin and (note := write_origin(run_dir, origin)):
             console.print(f"warning: {note}", highlight=False)
@@ -107,23 +113,32 @@ def train(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         highlight=False,
         soft_wrap=True,
     )
-    failed, on_interrupt = True, signal.getsignal(signal.SIGINT)
     try:
-        with telling_of_lost_processes():
-            trainer.fit(task, datamodule=datamodule, ckpt_path=point.path if point else None)
-        if isinstance(trainer.logger, RunLogger):
-            trainer.logger.log_best(_best(trainer, task), _artifacts(config, run_dir))
-        failed = False
-    except SystemExit:  # what Lightning makes of an interrupt
-        raise KeyboardInterrupt from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves it ignored
-        finish_wandb(trainer.logger, failed)
+        _fit(trainer, task, datamodule, point)
+    except Stopped as stop:
+        if stop.number == signal.SIGUSR1 and is_first_process() and (outcome := requeue()):
+            console.print(outcome, highlight=False, soft_wrap=True)
+        raise
     summary = _summary(trainer, task, run_dir, parameters, time.perf_counter() - began)
     if trainer.is_global_zero:
         write_json(run_dir / "summary.json", summary)
     return summary
+
+
+def _fit(trainer: pl.Trainer, task: BaseTask, datamodule: Any, point: ResumePoint | None) -> None:
+    """Train to the end, and close the loggers however it ends."""
+    failed = True
+    try:
+        with telling_of_lost_processes():
+            trainer.fit(task, datamodule=datamodule, ckpt_path=point.path if point else None)
+        if isinstance(trainer.logger, RunLogger):
+            run_dir = Path(trainer.default_root_dir)
+            trainer.logger.log_best(_best(trainer, task), _artifacts(task.config, run_dir))
+        failed = False
+    except SystemExit:  # what Lightning makes of an interrupt
+        raise KeyboardInterrupt from None
+    finally:
+        finish_wandb(trainer.logger, failed)
 
 
 def evaluate(
@@ -222,9 +237,11 @@ def class_weights(config: Config, datamodule: Any) -> list[float] | None:
     return [float(weight) for weight in weights]
 
 
-def _begin_run_directory(config: Config, run_dir: Path, console: Console) -> ResumePoint | None:
+def _begin_run_directory(config: Config, run_dir: Path, processes: int, console: Console) -> ResumePoint | None:
     """Find where to go on; put away what an earlier run left; write the configuration."""
     resume = config.trainer.resume
+    if resume == "never" and is_restart():
+        resume = "auto"  # it has begun anew the first time
     if resume == "never" and is_first_process() and (aside := set_aside(run_dir)):
         console.print(f"the earlier run now lies in {aside}")
     point = find_resume_point(resume, run_dir, config)
@@ -234,9 +251,14 @@ def _begin_run_directory(config: Config, run_dir: Path, console: Console) -> Res
                 f"{run_dir} holds a finished run of {point.step} steps: raise trainer.max_steps to go on, "
                 "choose another output_dir, or begin again with trainer.resume=never"
             )
-        for note in point.notes:
-            console.print(f"warning: {note}")
-        console.print(f"going on from {point.path}, step {point.step}")
+        notes = [f"warning: {note}" for note in point.notes]
+        if point.processes != processes:
+            notes.append(
+                f"warning: {point.processes} processes trained together and now it is {processes}; a step takes "
+                f"{config.data.batch_size} pictures of each"
+            )
+        for line in (*notes, f"going on from {point.path}, step {point.step}"):
+            console.print(line, highlight=False, soft_wrap=True)
     if is_first_process():
         make_folder(run_dir)
         remove_partial_files(run_dir / "checkpoints")
@@ -248,8 +270,13 @@ def _begin_run_directory(config: Config, run_dir: Path, console: Console) -> Res
 
 
 def _best(trainer: pl.Trainer, task: BaseTask) -> dict[str, Any]:
-    keeper = next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoints))  # type: ignore[attr-defined]
+    keeper = _keeper(trainer)
     return {task.monitor: keeper.best, "step": keeper.best_step}
+
+
+def _keeper(trainer: pl.Trainer) -> Checkpoints:
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next(callback for callback in callbacks if isinstance(callback, Checkpoints))
 
 
 def _artifacts(config: Config, run_dir: Path) -> list[Path]:

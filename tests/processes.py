@@ -8,16 +8,18 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
 import densevision.experiment  # noqa: F401 - once, for all that are forked
 
 FORK = multiprocessing.get_context("fork")
+LONGEST = 900  # seconds; a test that hangs is rare, a machine that is busy is not
 
 
 def run_together(
-    words: Sequence[str], world: int, before: Callable[[int], None] | None = None, said: str | None = None
+    words: Sequence[str], world: int, before: Callable[[int], None] | None = None, said: Path | None = None
 ) -> list[int]:
     """Run a command in ``world`` processes as torchrun would start them, and return their exit codes.
 
@@ -32,7 +34,7 @@ def run_together(
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(LONGEST)
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()
@@ -56,8 +58,7 @@ def _child(words, rank, world, port, before, said):
     )
     torch.set_num_threads(1)
     if said is not None:
-        stream = open(f"{said}/{rank}.txt", "w", buffering=1)  # noqa: SIM115 - until the process ends
-        sys.stdout = sys.stderr = stream
+        sys.stdout = sys.stderr = open(said / f"{rank}.txt", "w", buffering=1)  # noqa: SIM115 - while it lives
     if before is not None:
         before(rank)
     status = main(list(words))

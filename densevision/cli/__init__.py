@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import densevision
 from densevision.config.lookup import unknown_name
-from densevision.errors import UserError
+from densevision.errors import Stopped, UserError
 from densevision.launch import process_number
 
 VERBS = {
@@ -33,7 +33,8 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script. Returns the exit status: 0 done, 1 a mistake that was explained, 2 wrong usage."""
+    """The console script. Returns the exit status: 0 done, 1 a mistake that was explained, 2 wrong usage,
+    128 + number stopped by that signal."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, VERBS))
@@ -58,6 +59,9 @@ def run(verb: str, argv: Sequence[str] | None = None) -> int:
         number = process_number()
         print(f"error{f' in process {number}' if number else ''}: {error}", file=sys.stderr)
         return 1
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.number
     except BrokenPipeError:  # whoever reads our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

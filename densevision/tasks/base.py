@@ -127,4 +127,5 @@ class BaseTask(pl.LightningModule):
             "label_map": self.label_map.to_dict(),
             "evaluation": dict(self.evaluation),
             "averaged": self.averaged,
+            "processes": self.trainer.world_size,
         }

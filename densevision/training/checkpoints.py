@@ -6,18 +6,19 @@ import math
 import os
 import shutil
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from densevision.errors import UserError
+from densevision.errors import Stopped, UserError
 from densevision.io import atomic_write
+from densevision.training.stopping import LateNumber, StopSignals
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -39,28 +40,32 @@ class Checkpoints(Checkpoint):
     Saved after each evaluation (so also at the end), and every ``every`` steps between. The best is the first with
     the greatest ``task.evaluation[task.monitor]``; a value that is not a number counts as the least.
 
-    An interrupt (Ctrl-C) lets the step end and saves before it stops the training, a second one stops at once; of
-    several processes each stops at once, since they would not stop at the same step.
+    A signal that asks to stop (Ctrl-C, SIGTERM, or SIGUSR1, by which SLURM tells that the time is nearly over) lets the
+    step end, and an evaluation that belongs to it, saves and raises :class:`densevision.errors.Stopped`. Of several
+    processes all stop at the same step, whichever got the signal.
 
     Lightning's ModelCheckpoint is not used: its ``save_last`` is not the last when the metric worsens.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, signals: StopSignals) -> None:
         self.folder = folder
         self.every = every
+        self.signals = signals
         self.best: float | None = None
         self.best_step = 0
-        self.interrupted = False
+        self._votes = LateNumber()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let a first interrupt wait for a whole step and its checkpoint; a second one stops at once."""
-        alone = trainer.world_size == 1 and threading.current_thread() is threading.main_thread()
-        if alone and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._on_interrupt)
+        self.signals.listen()
 
-    def _on_interrupt(self, number: int, frame: Any) -> None:
-        self.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.signals.listen()  # Lightning's own handler of SIGTERM sends messages from within whatever is interrupted
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        task: Any = pl_module
+        task.asks_to_stop = self.signals.received is not None
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self.best_step}
@@ -72,11 +77,19 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loop = trainer.fit_loop
-        due = (self.interrupted or trainer.global_step % self.every == 0) and not loop._should_accumulate()
+        if loop._should_accumulate():
+            return
+        task: Any = pl_module
+        if trainer.world_size > 1:
+            stop = self._votes.exchange(task.stop_votes) > 0  # of the step before: nobody waits for the device
+        else:
+            stop = self.signals.received is not None
+        due = stop or trainer.global_step % self.every == 0
         # a checkpoint before an evaluation would, resumed, take it for done
         if due and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
             self._save_last(trainer)
-            self._stop_if_interrupted(trainer)
+            if stop:
+                self._stop(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
@@ -90,11 +103,15 @@ class Checkpoints(Checkpoint):
         self._save_last(trainer)
         if better and trainer.is_global_zero:
             _replace_by_copy(self.folder / LAST, self.folder / BEST)
-        self._stop_if_interrupted(trainer)
+        asked = torch.tensor(float(self.signals.received is not None), device=task.device)
+        if trainer.world_size > 1:
+            dist.all_reduce(asked)
+        if float(asked):
+            self._stop(trainer)
 
-    def _stop_if_interrupted(self, trainer: pl.Trainer) -> None:
-        if self.interrupted and not trainer.should_stop:  # a run at its end may end
-            raise KeyboardInterrupt
+    def _stop(self, trainer: pl.Trainer) -> None:
+        if not trainer.should_stop:  # a run at its end may end
+            raise Stopped(self.signals.received or signal.SIGTERM)
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         last = self.folder / LAST

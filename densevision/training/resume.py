@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,23 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A whole checkpoint to go on from. notes: sentences about files that were passed over."""
+    """A whole checkpoint to go on from.
+
+    step: of the optimiser. processes: that trained together. notes: sentences about files that were passed over.
+    """
 
     path: Path
     step: int
+    processes: int
     notes: tuple[str, ...] = ()
 
 
 def find_resume_point(resume: str, run_dir: Path, config: Config) -> ResumePoint | None:
     """The checkpoint that ``trainer.resume`` asks for; None to begin at step 0.
 
-    ``auto`` takes ``last.ckpt`` of the run directory, or the one before it when that one is damaged; ``never``
-    none; anything else is a checkpoint's path.
+    ``auto`` takes the latest whole checkpoint of the run directory: ``last.ckpt``, the one before it when that one is
+    damaged, or Lightning's ``hpc_ckpt_N.ckpt`` when SLURM had it written after them; ``never`` none; anything else is a
+    checkpoint's path.
 
     Raises:
         UserError: the path is no whole checkpoint; every checkpoint of the run is damaged; or the checkpoint belongs
@@ -53,32 +58,42 @@ def find_resume_point(resume: str, run_dir: Path, config: Config) -> ResumePoint
         return None
     if resume != "auto":
         return _resume_point(Path(resume), config)
-    found = [path for name in (LAST, PREVIOUS) if (path := run_dir / "checkpoints" / name).exists()]
+    own = [run_dir / "checkpoints" / name for name in (LAST, PREVIOUS)]
+    found = [path for path in (*own, *run_dir.glob("hpc_ckpt_*.ckpt")) if path.exists()]
     notes: list[str] = []
+    points = []
     for path in found:
         try:
-            stored = read_densevision_checkpoint(path)
+            points.append(_read_point(path))
         except UserError as error:
             notes.append(str(error))
-            continue
-        _check_same_experiment(stored, path, config)
-        return ResumePoint(path, int(stored["global_step"]), tuple(notes))
-    if found:
+    if found and not points:
         raise UserError(f"{'; '.join(notes)}. Begin again with trainer.resume=never")
-    return None
+    if not points:
+        return None
+    stored, latest = max(points, key=lambda point: point[1].step)  # of equal ones the first
+    _check_same_experiment(stored, latest.path, config)
+    return replace(latest, notes=tuple(notes))
+
+
+def _read_point(path: Path) -> tuple[dict[str, Any], ResumePoint]:
+    stored = read_densevision_checkpoint(path)
+    return stored["densevision"], ResumePoint(
+        path, int(stored["global_step"]), stored["densevision"].get("processes", 1)
+    )
 
 
 def _resume_point(path: Path, config: Config) -> ResumePoint:
     if not path.exists():
         near = suggestion(str(path), ["auto", "never"])
         raise UserError(f"expected auto, never or a checkpoint's path; there is no file {path}{near}", "trainer.resume")
-    stored = read_densevision_checkpoint(path)
+    stored, point = _read_point(path)
     _check_same_experiment(stored, path, config)
-    return ResumePoint(path, int(stored["global_step"]))
+    return point
 
 
 def _check_same_experiment(stored: dict[str, Any], path: Path, config: Config) -> None:
-    before = dict(flat_items(stored["densevision"]["config"]))
+    before = dict(flat_items(stored["config"]))
     now = dict(flat_items(config_to_dict(config)))
     # the one-cycle schedule is drawn up for all its steps and cannot be lengthened
     fixed = ("trainer.max_steps", "trainer.max_epochs") if config.optim.schedule == "one_cycle" else ()

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from densevision.errors import UserError
+from densevision.errors import Stopped, UserError
 
 
 class RunLog(pl.Callback):
@@ -103,7 +103,7 @@ class RunLog(pl.Callback):
             self.progress.update(self._bar, values=text)
         elif trainer.is_global_zero:
             remaining = (now - self._began) / max(1, step - self._first_step) * (self.total_steps - step)
-            self.console.print(f"step {step}/{self.total_steps}  {text}  eta {_clock(remaining)}", highlight=False)
+            self._say(f"step {step}/{self.total_steps}  {text}  eta {_clock(remaining)}")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._evaluation_began = time.perf_counter()
@@ -131,19 +131,20 @@ class RunLog(pl.Callback):
         self._write(trainer, task.evaluation, prefix="val/")
         if trainer.is_global_zero:
             headline = f"{task.monitor} {task.evaluation[task.monitor]:.4f}"
-            self.console.print(
-                f"step {trainer.global_step}/{self.total_steps}  {headline}  ({pause:.1f} s)", highlight=False
-            )
+            self._say(f"step {trainer.global_step}/{self.total_steps}  {headline}  ({pause:.1f} s)")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_bar()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._stop_bar()
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+        if isinstance(exception, KeyboardInterrupt | Stopped) and trainer.is_global_zero:
             saved = (self.file.parent / "checkpoints" / "last.ckpt").exists()
             then = "the same command goes on from the last checkpoint" if saved else "there is no checkpoint yet"
-            self.console.print(f"interrupted at step {trainer.global_step}; {then}", highlight=False)
+            self._say(f"interrupted at step {trainer.global_step}; {then}")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)  # a line stays one, also in a file
 
     @staticmethod
     def _waited_for_data(trainer: pl.Trainer) -> float:
@@ -162,8 +163,11 @@ class RunLog(pl.Callback):
         seconds = round(time.perf_counter() - self._began, 3)
         place = {"step": trainer.global_step, "epoch": trainer.current_epoch, "images_seen": self.images_seen}
         line = {**place, "seconds": seconds, **named}
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        try:
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+        except OSError as error:  # a full disk
+            raise UserError(f"{self.file} cannot be written: {error.strerror or error}") from error
         for logger in trainer.loggers:
             values = {k: v for k, v in named.items() if v is not None}
             logger.log_metrics({**values, "images_seen": self.images_seen}, step=trainer.global_step)

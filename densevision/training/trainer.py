@@ -20,10 +20,16 @@ from densevision.training.processes import SyncNorm
 from densevision.training.recalibration import BatchNormRecalibration
 from densevision.training.resume import METRICS
 from densevision.training.run_log import EvaluationBar, RunLog
+from densevision.training.stopping import StopSignals
 
 
-def build_trainer(config: Config, run_dir: Path | None, console: Console) -> pl.Trainer:
+def build_trainer(
+    config: Config, run_dir: Path | None, console: Console, signals: StopSignals | None = None
+) -> pl.Trainer:
     """Lightning's trainer for training in ``run_dir``, or for evaluation alone where that is None.
+
+    Args:
+        signals: those that end a training; None where nobody sends any.
 
     Raises:
         UserError: a device, accelerator or number of nodes that is not there.
@@ -34,7 +40,7 @@ def build_trainer(config: Config, run_dir: Path | None, console: Console) -> pl.
         callbacks = [
             RunLog(run_dir / METRICS, settings.log_every, console),
             FixedPictures(run_dir / "pictures", settings.pictures, settings.pictures_every),
-            Checkpoints(run_dir / "checkpoints", settings.checkpoint_every),
+            Checkpoints(run_dir / "checkpoints", settings.checkpoint_every, signals or StopSignals()),
         ]
         if config.optim.ema_decay is not None:
             callbacks.append(EMA(config.optim.ema_decay))
