@@ -101,13 +101,17 @@ class DataModule(LightningDataModule):
         Raises:
             UserError: the split does not fill one batch.
         """
-        self.setup("fit")
         rank, world_size = rank_and_world_size()
-        check_batch_size(len(self.train_dataset), self.data, world_size)
+        self.check_batch_size(world_size)
         sampler = EpochSampler(len(self.train_dataset), self.seed, rank=rank, world_size=world_size)
         return TrainLoader(
             self.train_dataset, sampler, self.data.batch_size, self.data.num_workers, type(self).collate, drop_last=True
         )
+
+    def check_batch_size(self, world_size: int) -> None:
+        """Raise a UserError if the training split does not fill one batch of every process."""
+        self.setup("fit")
+        check_batch_size(len(self.train_dataset), self.data, world_size)
 
     def statistics_dataloader(self, step: int, batches: int) -> Loader:
         """Training batches beside those that are learnt from, whose order and place they leave alone.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +33,7 @@ from densevision.training.loggers import RunLogger, build_wandb_logger, finish_w
 from densevision.training.origin import describe_origin, write_origin
 from densevision.training.processes import telling_of_lost_processes
 from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
+from densevision.training.step_times import peak_memory_mib
 from densevision.training.stopping import StopSignals, requeue
 from densevision.training.trainer import build_trainer, processes_of, quiet_libraries
 
@@ -285,10 +285,6 @@ def _artifacts(config: Config, run_dir: Path) -> list[Path]:
 
 
 def _summary(trainer: pl.Trainer, task: BaseTask, run_dir: Path, parameters: int, seconds: float) -> dict[str, Any]:
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     pictures = sorted((run_dir / "pictures").glob("*.png"))
     return {
         "run_dir": str(run_dir),
@@ -297,7 +293,7 @@ def _summary(trainer: pl.Trainer, task: BaseTask, run_dir: Path, parameters: int
         "best": _best(trainer, task),
         "parameters": parameters,
         "seconds": round(seconds, 1),
-        "peak_memory_mib": round(peak),
+        "peak_memory_mib": round(peak_memory_mib()),
         "files": {
             "best": str(run_dir / "checkpoints" / BEST),
             "last": str(run_dir / "checkpoints" / LAST),

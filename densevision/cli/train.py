@@ -23,6 +23,11 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values to change")
     arguments.add_argument("--seeds", metavar="0,1,2", help="train once with each, into OUTPUT_DIR_seedN")
     arguments.add_argument("--slurm", action="store_true", help="with --seeds: submit them as an array of jobs")
+    arguments.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="try configuration, data, model and a step on this CPU; estimate memory",
+    )
     options = arguments.parse_intermixed_args(argv)
     if options.slurm and not options.seeds:
         arguments.error(
@@ -52,6 +57,11 @@ def main(argv: Sequence[str]) -> int:
     from densevision.launch import is_first_process
 
     console = Console(quiet=not is_first_process())
+    if options.dry_run:
+        from densevision.dry_run import dry_run
+
+        dry_run(loaded, console)
+        return 0
     summary = train(loaded, console)
     best = dict(summary["best"])
     best_step = best.pop("step")

@@ -215,6 +215,7 @@ class TrainerConfig:
     accumulate: int = number(1, 1)  # batches a step
     # activations lie with their channels innermost: training on a CPU is 1.6 times as fast; only rounding differs
     channels_last: bool = False
+    compile: bool = False  # torch.compile in training, where it works
     # training batches from which each evaluation's batch-norm statistics are estimated; 0: training's averages
     bn_recalibration: int = number(0, 0)
     resume: str = "auto"  # auto (the run in output_dir goes on) | never | path of a checkpoint

@@ -16,6 +16,7 @@ import densevision
 from densevision.config.loader import config_to_dict
 from densevision.config.schema import Config, OptimConfig
 from densevision.structures import LabelMap
+from densevision.training.compiled import compile_training
 from densevision.training.exhibits import Chart, ShownPicture
 from densevision.training.optim import build_optimizer, build_scheduler
 
@@ -79,6 +80,10 @@ class BaseTask(pl.LightningModule):
     def keep_predictions(self, where: Path) -> None:
         """Have the evaluations write what they predict to ``where``, in the form that the data set's judges take."""
         raise NotImplementedError
+
+    def on_fit_start(self) -> None:
+        if self.config.trainer.compile:
+            compile_training(self.model)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let the step's chance (dropout) follow from (seed, epoch, batch, process) alone, resumed or not."""

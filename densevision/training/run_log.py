@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from densevision.errors import Stopped, UserError
+from densevision.training.step_times import StepTimes, peak_memory_mib
 
 
 class RunLog(pl.Callback):
@@ -23,7 +24,10 @@ class RunLog(pl.Callback):
     repeats counted), ``seconds`` since this process began to train, and either
     ``train/loss``, ``train/lr``, ``train/images_per_second`` and ``train/data_wait`` (the share of the time waited for
     batches: what faster data would save) or the values of an evaluation (null where a class does not occur). The device
-    is waited for on written steps only. Also ends the training with an evaluation.
+    is waited for on written steps only. Every 50th step has a line of its own: ``step/data``, ``step/forward``,
+    ``step/backward``, ``step/optimizer`` (with the exchange of the gradients' counts and the average) and
+    ``step/logging`` in milliseconds, and ``step/peak_memory_mib``; the exchange of gradients is in backward. Also ends
+    the training with an evaluation.
     """
 
     def __init__(self, file: Path, every: int, console: Console) -> None:
@@ -44,7 +48,8 @@ class RunLog(pl.Callback):
         self.total_steps = int(trainer.estimated_stepping_batches)
         self._began = self._window_began = time.perf_counter()
         self._first_step = trainer.global_step
-        self._waited = self._waited_for_data(trainer)
+        self._waited = self._waited_before = self._waited_for_data(trainer)
+        self._times = StepTimes()
         self._images = 0
         if trainer.is_global_zero and self.console.is_terminal:
             self.progress = Progress(
@@ -66,11 +71,33 @@ class RunLog(pl.Callback):
     ) -> None:
         # the scheduler has moved on when the step is written
         self._lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        waited = self._waited_for_data(trainer)
+        self._times.begin_batch(trainer.global_step + 1, waited - self._waited_before)
+        self._waited_before = waited
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any) -> None:
+        self._times.end("forward")
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._times.end("backward")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        images = len(batch["images"]) * trainer.world_size
+        self._times.end("optimizer")
+        self._log_step(trainer, pl_module, len(batch["images"]) * trainer.world_size)
+        if trainer.fit_loop._should_accumulate():
+            return
+        self._times.end("logging")
+        times = self._times.take()
+        if times is not None:
+            peak = peak_memory_mib()
+            self._write(trainer, {**times, "peak_memory_mib": peak}, prefix="step/")
+            if trainer.is_global_zero and self.progress is None:
+                parts = "  ".join(f"{name} {value:.1f}" for name, value in times.items())
+                self._say(f"step {trainer.global_step}/{self.total_steps}  ms: {parts}  peak memory {peak:.0f} MiB")
+
+    def _log_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, images: int) -> None:
         self._images += images
         self.images_seen += images
         step = trainer.global_step
