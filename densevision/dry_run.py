@@ -84,8 +84,8 @@ def dry_run(loaded: LoadedConfig, console: Console) -> None:
 def _say_where(loaded: LoadedConfig, run_dir: Path, say: Any) -> None:
     point = find_resume_point(loaded.config.trainer.resume, run_dir, loaded.config)
     there = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
-    if not os.access(there, os.W_OK):
-        raise UserError(f"the folder {there} cannot be written to, and the run is to lie in {run_dir}", "output_dir")
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"{there} is no folder that can be written to; the run is to lie in {run_dir}", "output_dir")
     say("run", f"{run_dir}, {'from the beginning' if point is None else f'going on from step {point.step}'}")
 
 
@@ -115,7 +115,7 @@ def _one_step(task: Any, batch: Any, precision: str) -> tuple[float, int, int]:
     gradients = [parameter.grad for parameter in task.model.parameters() if parameter.grad is not None]
     state = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]
     lasting = _bytes(gradients) + _bytes(state)
-    return float(loss), _bytes(weights) + lasting, max(0, live.most - lasting) // len(batch["images"])
+    return float(loss.detach()), _bytes(weights) + lasting, max(0, live.most - lasting) // len(batch["images"])
 
 
 class _LiveBytes(TorchDispatchMode):

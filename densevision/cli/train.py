@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 from densevision.cli import parser
@@ -18,6 +19,8 @@ Called again with the same words it goes on from the run's last checkpoint (trai
 
 
 def main(argv: Sequence[str]) -> int:
+    # SLURM's word that the time is nearly over ends a process by default; it waits until the run can take it
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     arguments = parser("train", USAGE)
     arguments.add_argument("config", help="a YAML file, or the name of one of the project's configs")
     arguments.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values to change")

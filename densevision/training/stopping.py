@@ -33,6 +33,7 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in _STOPPING}
         self._listen_to(signal.SIGUSR1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # the command has held it back
         return self
 
     def listen(self) -> None:

@@ -28,7 +28,7 @@ def test_it_tries_everything_on_a_machine_without_the_devices(tmp_path, capsys, 
     ("word", "expected"),
     [
         ("data.root=/nowhere", "/nowhere"),
-        ("output_dir=/proc/run", "cannot be written"),
+        ("output_dir=/proc/version/run", "no folder that can be written to"),
         ("trainer.resume=nowhere.ckpt", "nowhere.ckpt"),
         ("trainer.precision=fp8", "bf16-mixed"),
     ],

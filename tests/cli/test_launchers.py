@@ -126,8 +126,9 @@ def test_a_slurm_job_whose_time_is_over_puts_itself_back_and_ends_as_if_it_had_h
         pytest.skip("no SLURM answers that has two idle nodes")
     run, config = tmp_path / "run", tmp_path / "job.yaml"
 
+    source = ROOT / "configs" / f"{words[0]}.yaml"
+
     def steps(number):
-        source = ROOT / "configs" / f"{words[0]}.yaml"
         config.write_text(f"extends: [{source}]\ntrainer: {{max_steps: {number}}}\n")
 
     steps(1_000_000)
