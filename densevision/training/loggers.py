@@ -104,7 +104,7 @@ def build_wandb_logger(config: Config, run_dir: Path, origin: dict[str, Any]) ->
         group=config.wandb.group,
         tags=list(config.wandb.tags),
         id=run_id,
-        save_dir=str(run_dir),
+        save_dir=str(run_dir.resolve()),
         mode=mode,  # not offline=True, which Lightning passes on through the environment, too late
         config={**config_to_dict(config), "origin": origin},
     )
