@@ -17,10 +17,12 @@ demo: install
 	$(BIN)/python tools/demo.py $(TASK)
 
 test: install lint
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "processes and not slow and not gpu"
+	$(BIN)/python -m pytest -m "not processes and not slow and not gpu"
 
 test-all: install lint
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "processes and not gpu"
+	$(BIN)/python -m pytest -m "not processes and not gpu"
 
 lint: install
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ from tests.tasks.test_many_processes import draw
 from tests.training.test_processes import assert_same_runs
 from tests.training.test_survival import what_is_left
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 LONGEST = 900  # seconds
 

@@ -10,6 +10,8 @@ from torch import nn
 from densevision.layers.sync_norm import SyncBatchNorm2d, separate, synchronise
 from tests.processes import FORK
 
+pytestmark = pytest.mark.processes
+
 SHARES = [(5, 3, 4), (1, 2, 2), (2, 6, 1)]  # pictures, height and width of each process
 
 

@@ -8,6 +8,8 @@ import torch
 from tests.processes import run_together
 from tests.trees import write_cityscapes_tree, write_class_tree, write_coco_tree
 
+pytestmark = pytest.mark.processes
+
 COMMON = ["data.num_workers=0", "wandb.mode=disabled", "trainer.accelerator=cpu", "trainer.pictures=1"]
 SEGMENTATION = [
     "lraspp_v3_cityscapes", *COMMON, "model.backbone.name=mobilenet_v3_small", "model.backbone.width_mult=0.35",

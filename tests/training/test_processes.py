@@ -13,6 +13,8 @@ from tests.processes import run_together
 from tests.training.test_survival import AVERAGED, WORDS, assert_same, killed_at, what_is_left
 from tests.trees import write_cityscapes_tree
 
+pytestmark = pytest.mark.processes
+
 STEPS = 6
 
 
