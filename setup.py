@@ -38,6 +38,7 @@ setup(
         "albumentations",
         "hotcoco",
         "lightning",
+        "matplotlib",
         "numpy",
         "omegaconf",
         "opencv-python-headless",
