@@ -50,7 +50,7 @@ def double(gates):
 @pytest.mark.parametrize(("name", "head"), [(name, sorted(HEADS)[i % 4]) for i, name in enumerate(NAMES)])
 def test_one_choice_is_the_sliced_network_and_costs_what_it_costs(name, head):
     torch.manual_seed(0)
-    build, seed = builder(head), BACKBONES[name](width_mult=0.5)
+    build, seed = builder(head), BACKBONES[name](width_mult=0.35)
     space = MaskSpace(seed, widths=(0.4, 0.7, 1.0))
     net = Supernet(build, space, SIZE)
     random_norms(net.model)
