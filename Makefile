@@ -16,13 +16,16 @@ TASK ?= segmentation
 demo: install
 	$(BIN)/python tools/demo.py $(TASK)
 
+# a worker a core, each with some 2 GB of memory
+SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist worksteal
+
 test: install lint
 	$(BIN)/python -m pytest -m "processes and not slow and not gpu"
-	$(BIN)/python -m pytest -m "not processes and not slow and not gpu"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not processes and not slow and not gpu"
 
 test-all: install lint
 	$(BIN)/python -m pytest -m "processes and not gpu"
-	$(BIN)/python -m pytest -m "not processes and not gpu"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not processes and not gpu"
 
 lint: install
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ FORMATS = {
     "litert": at_least("litert-torch"),
 }
 EXPORT = [requirement for requirements in FORMATS.values() for requirement in requirements]
-DEV = at_least("cityscapesscripts", "mypy", "pytest", "ruff", "timm")
+DEV = at_least("cityscapesscripts", "mypy", "pytest", "pytest-xdist", "ruff", "timm")
 
 setup(
     name="densevision",

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from densevision.config import config_to_dict
 from densevision.config.schema import Config
+from densevision.errors import UserError
 from densevision.structures import IGNORE_INDEX, LabelMap
 from densevision.training.exhibits import Chart, Confusion, ShownPicture
 from densevision.visualize import confusion_picture
@@ -34,9 +35,16 @@ class RunLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """W&B's run, begun at the first call; a dummy in all processes but the first."""
+        """W&B's run, begun at the first call; a dummy in all processes but the first.
+
+        Raises:
+            UserError: W&B cannot be reached, or refuses.
+        """
         begun = self._experiment is not None
-        run = super().experiment
+        try:
+            run = super().experiment
+        except wandb.Error as error:
+            raise _not_online(error) from error
         if not begun:
             run.define_metric("images_seen")
             run.define_metric("*", step_metric="images_seen", step_sync=True)
@@ -124,10 +132,22 @@ def finish_wandb(logger: Any, failed: bool) -> None:
 
 
 def wandb_mode(mode: str) -> str:
-    """``auto`` becomes what WANDB_MODE says; without it, online where there is a login and offline elsewhere."""
+    """``auto`` becomes what WANDB_MODE says; without it, online where there is a login and offline elsewhere.
+
+    Raises:
+        UserError: the login is none that W&B knows.
+    """
     if mode != "auto":
         return mode
-    return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    try:
+        return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    except (wandb.Error, ValueError) as error:
+        raise _not_online(error) from error
+
+
+def _not_online(error: Exception) -> UserError:
+    said = " ".join(str(error).split())
+    return UserError(f"W&B: {said}; wandb.mode=offline trains without it, to be uploaded later by wandb sync")
 
 
 def _image(shown: ShownPicture, label_map: LabelMap) -> wandb.Image:

@@ -15,16 +15,17 @@ from densevision.config.loader import CONFIG_DIRS
 from densevision.training.loggers import wandb_mode
 from tests.trees import write_cityscapes_tree, write_class_tree, write_coco_tree
 from tests.wandb_runs import written
+from tests.wandb_server import KEY, wandb_server
 
 SMALL = ["data.batch_size=2", "data.num_workers=0", "trainer.log_every=1", "trainer.val_every=1", "wandb.mode=offline"]
 TINY = ["model.backbone.name=mobilenet_v3_small", "model.backbone.width_mult=0.35"]
 SWEEPS = sorted((CONFIG_DIRS[0] / "sweeps").glob("*.yaml"))
 
 
-def wandb(*words):
-    done = subprocess.run(
-        [sys.executable, "-m", "wandb", *map(str, words)], capture_output=True, text=True, check=True, timeout=60
-    )
+def wandb(*words, **environment):
+    command = [sys.executable, "-m", "wandb", *map(str, words)]
+    environment = os.environ | {name: str(value) for name, value in environment.items()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
     return done.stdout + done.stderr
 
 
@@ -104,6 +105,43 @@ def test_an_offline_run_of_segmentation(street, tmp_path):
     assert len(folders) == 2
     assert len({folder.name.rsplit("-", 1)[1] for folder in folders}) == 1
     assert history(folders[1])["images_seen"][0] == 6
+
+    # W&B's own client takes all of it to a server later
+    with wandb_server() as (address, received):
+        wandb("sync", *folders, WANDB_BASE_URL=address, WANDB_API_KEY=KEY, WANDB_DATA_DIR=run / "wandb")
+    (run_id,) = received.history
+    assert [row["images_seen"] for row in received.history[run_id] if "train/loss" in row] == [2, 4, 6]
+    assert received.config[run_id]["origin"]["value"] == origin
+    local = {str(file.relative_to(part / "files")) for part in folders for file in (part / "files/media").rglob("*.*")}
+    assert local
+    assert local <= set(received.files[run_id])
+    assert received.artifacts.count(f"checkpoints-{run_id}") == 2
+    assert received.files["artifact"]["best.ckpt"] == (run / "checkpoints" / "best.ckpt").read_bytes()
+
+
+def test_an_online_run_is_delivered_while_it_trains(street, tmp_path, monkeypatch):
+    with wandb_server() as (address, received):
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        wandb_module.teardown()  # what it read of the environment before
+        assert train_street(street, tmp_path / "run", "trainer.max_steps=2", "wandb.mode=online") == 0
+        wandb_module.teardown()
+    (run_id,) = received.history
+    assert run_id == (tmp_path / "run" / "wandb_id.txt").read_text().strip()
+    assert [row["images_seen"] for row in received.history[run_id] if "train/loss" in row] == [2, 4]
+
+
+@pytest.mark.parametrize("key", [KEY, "too-short"])
+def test_where_wandb_refuses_a_sentence_says_what_to_do(street, tmp_path, monkeypatch, capsys, key):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "5")
+    wandb_module.teardown()
+    assert train_street(street, tmp_path / "run", "trainer.max_steps=2", "wandb.mode=online") == 1
+    wandb_module.teardown()
+    said = capsys.readouterr().err
+    assert "wandb.mode=offline" in said
+    assert "Traceback" not in said
 
 
 def test_an_offline_run_of_detection_has_boxes_and_curves(tmp_path):

@@ -20,6 +20,7 @@ WORDS = [
 ]  # fmt: skip
 CLOCKS = ("seconds", "train/images_per_second", "train/data_wait")
 FORK = multiprocessing.get_context("fork")
+pytestmark = pytest.mark.processes
 
 
 def killed_at(place, call):
