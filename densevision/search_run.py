@@ -18,11 +18,12 @@ from densevision.config import LoadedConfig, config_to_dict
 from densevision.config.search_schema import SearchConfig, SearchRun
 from densevision.errors import UserError
 from densevision.io import atomic_write, make_folder
+from densevision.latency_table import LatencyTable, write_table
 from densevision.model_backbone import build_architecture
 from densevision.model_heads import check_head
 from densevision.models import build_model, resolved
 from densevision.search.controller import Controller
-from densevision.search.costs import Cost, absolute_target, madds_cost, params_cost
+from densevision.search.costs import Cost, absolute_target, latency_cost, madds_cost, params_cost
 from densevision.search.executors import in_processes, in_slurm
 from densevision.search.history import Entry, History, draw_pareto, pareto_front
 from densevision.search.netadapt import netadapt
@@ -42,7 +43,8 @@ def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
     """Search as configured, going on where the run directory says so, then train what was found.
 
     Leaves ``arch.yaml``, ``history.jsonl``, ``pareto.png``, ``pareto/`` with the table of every network of the front,
-    ``trials/`` and, unless ``search.retrain=none``, all files of a training.
+    ``trials/``, ``latency_table.json`` where latencies were summed, and, unless ``search.retrain=none``, all files of a
+    training.
 
     Returns:
         ``run_dir``, ``score``, ``cost``, ``seed_score``, ``seed_cost``, ``unit``, ``target``, ``trials`` (made by this
@@ -60,7 +62,8 @@ def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         seed = build_architecture(run.model.backbone)
         setting = trial_setting(run)
         label_map = experiment.build_datamodule(run).label_map
-        cost = build_cost(run, label_map.num_classes)
+        table = latency_table(run.search)
+        cost = build_cost(run, label_map.num_classes, table)
         target = absolute_target(run.search.target, cost(seed))
         make_folder(run_dir)
         with atomic_write(run_dir / "search.yaml") as partial:
@@ -75,6 +78,8 @@ def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         else:
             architecture, key = _search(run, seed, cost, target, store, history, console)
     write_architecture(architecture, run_dir / ARCH)
+    if table:
+        write_table(run_dir / "latency_table.json", table.machine, table.used)
     _write_front(run_dir, history, store)
     objective = "negative loss" if run.search.objective == "loss" else experiment.TASKS[run.task].monitor  # type: ignore[attr-defined]
     draw_pareto(history.entries, target, cost.unit, objective, loaded.name, run_dir / "pareto.png")
@@ -95,7 +100,20 @@ def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
     return result
 
 
-def build_cost(run: SearchRun, num_classes: int) -> Cost:
+def latency_table(search: SearchConfig) -> LatencyTable | None:
+    """The table that ``search.cost=latency`` sums; None for other costs.
+
+    Raises:
+        UserError: a file that is no table, or one for another cost.
+    """
+    if search.cost == "latency":
+        return LatencyTable(Path(search.table).expanduser() if search.table else None)
+    if search.table:
+        raise UserError("a table is read for search.cost=latency alone", key="search.table")
+    return None
+
+
+def build_cost(run: SearchRun, num_classes: int, table: LatencyTable | None) -> Cost:
     """The cost that ``search.cost`` names, of the whole model.
 
     Raises:
@@ -110,6 +128,8 @@ def build_cost(run: SearchRun, num_classes: int) -> Cost:
         return build_model(model, num_classes, load_weights=False)
 
     height, width = run.data.image_size
+    if table:
+        return latency_cost(build, (height, width), table)
     return {"madds": madds_cost, "params": params_cost}[run.search.cost](build, (height, width))
 
 

@@ -17,6 +17,7 @@ FLOORS = [
     {"models"},
     {"metrics", "visualize", "complexity", "quantize", "export"},
     {"latency"},
+    {"latency_table"},
     {"training"},
     {"tasks"},
     {"inference", "paper_tables", "paper_classifiers", "compare", "search"},

@@ -9,6 +9,7 @@ from functools import partial
 from densevision.backbones.arch_file import (
     architecture_from_dict,
     architecture_to_dict,
+    layer_to_dict,
     read_architecture,
     write_architecture,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "SandGlassSpec",
     "architecture_from_dict",
     "architecture_to_dict",
+    "layer_to_dict",
     "read_architecture",
     "write_architecture",
 ]

@@ -58,11 +58,16 @@ def write_architecture(architecture: Architecture, path: str | Path) -> None:
 def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:
     """Plain dicts, lists, strings and numbers, in the order of the file."""
     values = _fields(architecture)
-    values["blocks"] = [{"op": _NAMES[type(block)], **_fields(block)} for block in architecture.blocks]
+    values["blocks"] = [layer_to_dict(block) for block in architecture.blocks]
     for key in ("stem", "norm", "last_conv"):
         part = getattr(architecture, key)
         values[key] = None if part is None else _fields(part)
     return values
+
+
+def layer_to_dict(layer: Block | ConvSpec) -> dict[str, Any]:
+    """A block, the stem or the last 1x1 as plain values, ``op`` the first."""
+    return {"op": "conv" if isinstance(layer, ConvSpec) else _NAMES[type(layer)], **_fields(layer)}
 
 
 def architecture_from_dict(values: Mapping[str, Any], source: str) -> Architecture:

@@ -51,7 +51,12 @@ class SearchConfig:
     # share of the training pictures that no trial learns from and all are judged on; null: the validation split, which
     # then judges nothing else
     holdout: float | None = number(0.2, 0.01, 0.9)
-    cost: str = choice("madds", "params")  # in millions, on a picture of data.image_size
+    # of the whole model on a picture of data.image_size: in millions; latency: milliseconds on one thread, the sum of
+    # its parts as a table has them (densevision/latency_table.py)
+    cost: str = choice("madds", "params", "latency")
+    # latency: file of the table; null: this machine's own, in the user's cache. Parts that are not there are measured,
+    # in ONNX Runtime; a file of another machine, a phone's, must hold all
+    table: str | None = None
     target: Any = "0.7x"  # of the cost: a share of the seed's, or a number
     steps: int = number(200, 0)  # that a network is trained for to be judged
     # netadapt: steps that the seed is trained for first; least reduction of a round, as a share of the seed's cost

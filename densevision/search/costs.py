@@ -12,13 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from densevision.backbones import Architecture, Block, BlockSpec, ConvSpec, PointwiseSpec
 from densevision.errors import UserError
+from densevision.latency_table import LatencyTable, MapShape, Size
 from densevision.layers import ConvNormAct, NormSpec
 from densevision.search.slicing import Model
 
 # table -> the whole model, head included; its weights are of no meaning
 Build = Callable[[Architecture], Model]
-Size = tuple[int, int]
-MapShape = tuple[int, int, int]  # channels, height, width
 
 
 @dataclass
@@ -50,6 +49,15 @@ def params_cost(build: Build, image_size: Size) -> Cost:
         return sum(p.numel() for p in model.head.parameters())
 
     return summed_cost("million parameters", build, image_size, layer_params, head_params, 1e-6)
+
+
+def latency_cost(build: Build, image_size: Size, table: LatencyTable) -> Cost:
+    """Milliseconds of one picture of (H, W) on the machine of ``table``: what the network's parts take, summed."""
+
+    def rest(model: Model, maps: Sequence[MapShape]) -> float:
+        return table.head(model, maps) + table.preprocess(model, image_size)
+
+    return summed_cost("ms", build, image_size, table.layer, rest)
 
 
 def summed_cost(

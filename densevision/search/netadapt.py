@@ -10,7 +10,7 @@ from densevision.errors import UserError
 from densevision.search.costs import Cost
 from densevision.search.history import Entry, History
 from densevision.search.trials import Job, TrialStore
-from densevision.search.widths import STEP, shrunk, width_groups
+from densevision.search.widths import STEP, shrunk, width_groups, with_width
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ def proposals(architecture: Architecture, cost: Cost, limit: float, step: int = 
     """
     found = []
     for index, group in enumerate(width_groups(architecture)):
+        # a latency is measured for every width that is tried: none is, where even the least would not do
+        if group.width <= step or cost(with_width(architecture, group, step)) > limit:
+            continue
         smaller: Architecture | None = architecture
         while smaller is not None and cost(smaller) > limit:
             smaller = shrunk(smaller, width_groups(smaller)[index], step)

@@ -52,6 +52,25 @@ def test_netadapt_leaves_a_table_its_history_and_a_trained_network(street, tmp_p
     assert main(["train", "lraspp_v3_cityscapes", *words, "trainer.max_steps=1", "wandb.mode=disabled"]) == 0
 
 
+def test_a_latency_is_measured_once_and_goes_with_the_search(street, tmp_path, capsys):
+    run, table = tmp_path / "run", tmp_path / "table.json"
+    words = ["search.cost=latency", f"search.table={table}", "search.samples=2", "search.retrain=none"]
+    words += ["search.space.widths=[1.0]", "search.space.layers=[0]"]
+    assert search("platform_nas_lraspp", street, run, *words) == 0
+    assert ", ms " in capsys.readouterr().out
+    own = json.loads((run / "latency_table.json").read_text())
+    assert own == json.loads(table.read_text())
+    assert read_history(run / "history.jsonl")[0].cost < sum(own["milliseconds"].values())
+    # as if it came from a phone: only read, and complete for this search
+    phone = tmp_path / "phone.json"
+    phone.write_text(json.dumps({"machine": {"processor": "phone"}, "milliseconds": own["milliseconds"]}))
+    words[1], before = f"search.table={phone}", (run / "history.jsonl").read_bytes()
+    assert search("platform_nas_lraspp", street, run, *words) == 0
+    assert (run / "history.jsonl").read_bytes() == before
+    assert search("platform_nas_lraspp", street, run, *words, "data.image_size=[64,64]") == 1
+    assert "was measured on another machine (phone)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("method", ["controller", "evolution", "random"])
 def test_a_space_is_searched_by_every_sampler(method, street, tmp_path, capsys):
     run, words = tmp_path / "run", [f"search.method={method}", "search.samples=3", "search.batch=2"]
@@ -88,11 +107,14 @@ def test_one_trial_by_its_file_gives_the_searchs_score(street, tmp_path, capsys)
         (["data.image_size=null"], "data.image_size"),
         (["model.head.name=ssdlite"], "ssdlite is no head for segmentation"),
         (["search.launcher=slurm"], "sbatch is not here"),
+        (["search.table=x.json"], "a table is read for search.cost=latency alone"),
+        (["search.cost=latency", "search.method=dmasking", "search.table={here}"], "search.cost"),
         (["search.method=random", "model.backbone.pretrained=x.pth"], "x.pth"),
     ],
 )
 def test_a_mistake_is_one_sentence(words, sentence, street, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "")
+    words = [word.format(here=tmp_path / "table.json") for word in words]
     assert search("netadapt_lraspp_v3_small", street, tmp_path / "run", *words) == 1
     said = capsys.readouterr().err
     assert sentence in said
