@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from densevision.compare.runs import Run, RunPicture, distinct_names, read_run_directory
+from densevision.compare.runs import Run, RunPicture, distinct_names, flat_config, read_run_directory
 from densevision.compare.wandb_file import read_wandb_file
-from densevision.config.loader import flat_items
 from densevision.errors import UserError
 
 _STEP = "trainer/global_step"
@@ -94,7 +93,7 @@ def read_wandb_run(files: Sequence[Path]) -> Run:
     run = Run(
         name=parts[-1]["name"] or files[-1].stem,
         place=str(files[-1].parent),
-        config=dict(flat_items(config)),
+        config=flat_config(config),
         origin=origin,
         history=sorted(lines.values(), key=lambda line: line["step"]),
         finished=parts[-1]["exit_code"] == 0,
@@ -166,4 +165,4 @@ def _online_run(run: Any) -> Run:
     for entry in run.scan_history():
         _add(lines, entry)
     history = sorted(lines.values(), key=lambda line: line["step"])
-    return Run(run.name, run.url, dict(flat_items(config)), origin, history, finished=run.state == "finished")
+    return Run(run.name, run.url, flat_config(config), origin, history, finished=run.state == "finished")

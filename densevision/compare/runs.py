@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ def read_run_directory(folder: Path) -> Run:
     config = _read(folder / "config.yaml", yaml.safe_load)
     if not isinstance(config, dict):
         raise UserError(f"{folder / 'config.yaml'} holds no keys and values")
-    run = Run(folder.name, str(folder), dict(flat_items(config)), {}, [], finished=False)
+    run = Run(folder.name, str(folder), flat_config(config), {}, [], finished=False)
     run.origin = _optional(folder / "origin.json", run)
     summary = _optional(folder / "summary.json", run)
     latency = _optional(folder / "latency.json", run, expected=False).get("milliseconds")
@@ -117,6 +118,23 @@ def read_run_directory(folder: Path) -> Run:
     run.finished = bool(summary) and summary.get("steps", 0) >= last_step > 0
     run.pictures = _pictures(folder / "pictures" / "latest", run)
     return run
+
+
+def flat_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value. A network's own table, which fills a page, is its family, its length and a digest."""
+    items = {}
+    table: dict[str, Any] = {}
+    for key, value in flat_items(config):
+        if key.startswith("model.backbone.arch."):
+            table[key] = value
+        else:
+            items[key] = value
+    if table:
+        digest = hashlib.blake2b(json.dumps(table, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
+        family, blocks = (table.get(f"model.backbone.arch.{name}") for name in ("family", "blocks"))
+        length = f"{len(blocks)} blocks" if isinstance(blocks, list) else "?"
+        items["model.backbone.arch"] = f"{family}, {length}, table {digest}"
+    return items
 
 
 def _history(file: Path, run: Run) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import densevision.compare
+from densevision.backbones import BACKBONES, architecture_to_dict
 from densevision.cli import main
 from densevision.compare.find import find_runs
 from densevision.compare.groups import Spread, apart, compare, pareto
@@ -97,6 +98,17 @@ def test_a_key_to_group_by_may_mix_others_which_is_said(runs):
 def test_a_key_that_older_code_did_not_have_is_no_difference(runs):
     write_run(runs / "a_seed3", [0.6], seed=3, optim__new=None)
     assert [len(group.runs) for group in compared(runs).groups] == [4, 3]
+
+
+def test_a_networks_own_table_is_told_apart_in_a_few_words(tmp_path):
+    for name, width in (("a", 8), ("b", 16)):
+        table = architecture_to_dict(BACKBONES["mobilenet_v2"](width_mult=width / 32))
+        write_run(tmp_path / name, [0.5], model__backbone={"name": "v2", "arch": table})
+    found = [run.config for run in find_runs([str(tmp_path)])[0]]
+    said = [config["model.backbone.arch"] for config in found]
+    assert said[0] != said[1]
+    assert all(re.fullmatch(r"mobilenet_v2, 17 blocks, table [0-9a-f]{8}", text) for text in said)
+    assert not [key for key in found[0] if key.startswith("model.backbone.arch.")]
 
 
 def test_what_limits_a_comparison_is_said(runs):
