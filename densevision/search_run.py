@@ -61,9 +61,10 @@ def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         run.model = resolved(run.model)
         seed = build_architecture(run.model.backbone)
         setting = trial_setting(run)
-        label_map = experiment.build_datamodule(run).label_map
+        datamodule = experiment.build_datamodule(run)
+        datamodule.setup("fit")  # whose files say the classes
         table = latency_table(run.search)
-        cost = build_cost(run, label_map.num_classes, table)
+        cost = build_cost(run, datamodule.label_map.num_classes, table)
         target = absolute_target(run.search.target, cost(seed))
         make_folder(run_dir)
         with atomic_write(run_dir / "search.yaml") as partial:

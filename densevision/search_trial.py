@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from copy import deepcopy
@@ -81,9 +82,15 @@ class TaskTrial:
             trainer.fit(task, datamodule=datamodule)
         else:
             trainer.validate(task, datamodule=datamodule, verbose=False)
-        score = task.evaluation[task.monitor] if self.objective == "score" else -_loss(task, datamodule)
+        score = float(task.evaluation[task.monitor] if self.objective == "score" else -_loss(task, datamodule))
+        if not math.isfinite(score):
+            what = task.monitor if self.objective == "score" else "the loss"
+            raise UserError(
+                f"{what} of a network is {score} on the pictures that judge; either training diverged (lower optim.lr) "
+                "or these pictures hold nothing that is annotated (see search.holdout)"
+            )
         return Outcome(
-            score=float(score),
+            score=score,
             weights={name: value.detach().cpu().clone() for name, value in task.model.state_dict().items()},
             details={"evaluation": task.evaluation, "seconds": round(time.perf_counter() - began, 2)},
         )

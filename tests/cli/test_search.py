@@ -8,7 +8,7 @@ import yaml
 from densevision.backbones import read_architecture
 from densevision.cli import main
 from densevision.search.history import read_history
-from tests.trees import write_cityscapes_tree
+from tests.trees import write_cityscapes_tree, write_class_tree, write_coco_tree
 
 SMALL = [
     "model.backbone.width_mult=0.35", "model.head.channels=16", "data.image_size=[32,64]", "data.crop_size=[32,64]",
@@ -81,6 +81,35 @@ def test_a_space_is_searched_by_every_sampler(method, street, tmp_path, capsys):
     assert len(read_architecture(run / "arch.yaml").blocks) > 3
     assert len(list((run / "pareto").glob("*.yaml"))) >= 1
     assert not (run / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "tree", "words"),
+    [
+        ("ssdlite_v3_coco", "coco", ["search.method=random", "search.samples=1"]),
+        ("ssdlite_v3_coco", "coco", ["search.method=random", "search.samples=1", "search.objective=loss"]),
+        ("mobilenet_v3_imagenet", "classes", ["search.target=0.9x", "search.delta=0.1"]),
+    ],
+)
+def test_every_task_is_searched_by_its_own_figure(config, tree, words, tmp_path):
+    """With any training's configuration; the seed is the configuration's backbone."""
+    if tree == "coco":
+        write_coco_tree(tmp_path / "data", "train2017", count=10)
+        write_coco_tree(tmp_path / "data", "val2017")
+    else:
+        write_class_tree(tmp_path / "data", ("dark", "light"), count=5)
+        words = [*words, "data.name=class_folders"]
+    small = [word for word in SMALL if not word.startswith(("model.head", "data.image", "data.crop"))]
+    small += ["model.backbone.name=mobilenet_v3_small", "data.image_size=64", "search.retrain=none"]
+    run, data = tmp_path / "run", f"data.root={tmp_path}/data"
+    assert main(["search", config, data, f"output_dir={run}", *small, *words]) == 0
+    scores = [entry.score for entry in read_history(run / "history.jsonl")]
+    assert len(scores) >= 2
+    if "search.objective=loss" in words:
+        assert max(scores) < 0
+    else:
+        assert 0 <= min(scores) <= max(scores) <= 1
+    read_architecture(run / "arch.yaml")
 
 
 def test_one_trial_by_its_file_gives_the_searchs_score(street, tmp_path, capsys):
