@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -21,6 +20,7 @@ from densevision.io import atomic_write
 from densevision.training.stopping import LateNumber, StopSignals
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+NEXT = "next.ckpt"  # while a save lasts; after a kill it may stay, and the next save writes over it
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -35,10 +35,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """Keeps ``last.ckpt``, ``previous.ckpt`` and ``best.ckpt`` in ``folder``.
+    """Keeps ``last.ckpt``, ``previous.ckpt`` and ``best.ckpt`` in ``folder``, each a file of its own.
 
     Saved after each evaluation (so also at the end), and every ``every`` steps between. The best is the first with
-    the greatest ``task.evaluation[task.monitor]``; a value that is not a number counts as the least.
+    the greatest ``task.evaluation[task.monitor]``; a value that is not a number counts as the least. Wherever a save is
+    cut off, the last checkpoint or the one before it is whole, and going on from it writes what is missing.
 
     A signal that asks to stop (Ctrl-C, SIGTERM, or SIGUSR1, by which SLURM tells that the time is nearly over) lets the
     step end, and an evaluation that belongs to it, saves and raises :class:`densevision.errors.Stopped`. Of several
@@ -53,12 +54,14 @@ class Checkpoints(Checkpoint):
         self.signals = signals
         self.best: float | None = None
         self.best_step = 0
+        self._last_is_whole = False
         self._votes = LateNumber()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.listen()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._last_is_whole = trainer.ckpt_path == self.folder / LAST  # it has been read; another may be damaged
         self.signals.listen()  # Lightning's own handler of SIGTERM sends messages from within whatever is interrupted
 
     def on_before_optimizer_step(
@@ -87,7 +90,7 @@ class Checkpoints(Checkpoint):
         due = stop or trainer.global_step % self.every == 0
         # a checkpoint before an evaluation would, resumed, take it for done
         if due and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
-            self._save_last(trainer)
+            self._save(trainer)
             if stop:
                 self._stop(trainer)
 
@@ -100,9 +103,7 @@ class Checkpoints(Checkpoint):
         better = self.best is None or score > self.best
         if better:
             self.best, self.best_step = score, trainer.global_step
-        self._save_last(trainer)
-        if better and trainer.is_global_zero:
-            _replace_by_copy(self.folder / LAST, self.folder / BEST)
+        self._save(trainer, better)
         asked = torch.tensor(float(self.signals.received is not None), device=task.device)
         if trainer.world_size > 1:
             dist.all_reduce(asked)
@@ -113,19 +114,15 @@ class Checkpoints(Checkpoint):
         if not trainer.should_stop:  # a run at its end may end
             raise Stopped(self.signals.received or signal.SIGTERM)
 
-    def _save_last(self, trainer: pl.Trainer) -> None:
-        last = self.folder / LAST
-        if trainer.is_global_zero and last.exists():
-            _replace_by_copy(last, self.folder / PREVIOUS)
-        trainer.save_checkpoint(last)
-
-
-def _replace_by_copy(source: Path, target: Path) -> None:
-    """Let ``target`` name the file that ``source`` names now; ``source`` may later be renamed over."""
-    temporary = target.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    def _save(self, trainer: pl.Trainer, is_best: bool = False) -> None:
+        new, last = self.folder / NEXT, self.folder / LAST
+        trainer.save_checkpoint(new)
+        if not trainer.is_global_zero:
+            return
+        if is_best:  # first: a last checkpoint that knows of a better one without its file would never write it
+            with atomic_write(self.folder / BEST) as temporary:
+                shutil.copyfile(new, temporary)
+        if self._last_is_whole:
+            last.replace(self.folder / PREVIOUS)
+        new.replace(last)
+        self._last_is_whole = True
