@@ -2,27 +2,34 @@
 
     python tools/benchmarks/augment.py
 
-Both begin with the decoded picture and label of 1024x2048 and end with what their own loader hands to the model:
-theirs a normalised float picture and an int64 label, ours uint8, which the model normalises on its device.
+All begin with the decoded picture and label of 1024x2048 and end with what their own loader hands to the model:
+torchvision's a normalised float picture and an int64 label, ours uint8, which the model normalises on its device.
+Between them stands what fetching the window first stands for: OpenCV resizes the whole picture, then crops. For the
+same draws its outcome is compared with ours, pixel by pixel.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torchvision.transforms.functional as TF
 from PIL import Image
-from rounds import interleaved, one_thread, report
+from rounds import interleaved, one_thread, ratio, report
 from torch import Tensor
 
-from datamodules.transforms import TrainTransform
+from datamodules.transforms import FILL, TrainTransform, Window, draw_window
+from densevision.structures import IGNORE_INDEX
 
 SIZE, CROP, SCALES = (1024, 2048), 769, (0.5, 2.0)
+REFERENCE, WHOLE, OURS = "torchvision's reference, PIL", "cv2, whole picture resized, then cropped", "densevision"
 
 
 def torchvisions_reference(image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
@@ -48,6 +55,24 @@ def _pad_if_smaller(image: Image.Image, fill: int) -> Image.Image:
     return TF.pad(image, [0, 0, max(0, CROP - width), max(0, CROP - height)], fill=fill)
 
 
+def resized_then_cropped(image: np.ndarray, label: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """A training window as OpenCV makes it: (H, W, 3) and (H, W) uint8 -> the same, of the window's size."""
+    resized = cv2.resize(image, window.scaled[::-1], interpolation=cv2.INTER_LINEAR)
+    classes = cv2.resize(label, window.scaled[::-1], interpolation=cv2.INTER_NEAREST)
+    image, label = (_cropped(whole, window, fill) for whole, fill in ((resized, FILL), (classes, IGNORE_INDEX)))
+    return (cv2.flip(image, 1), cv2.flip(label, 1)) if window.flip else (image, label)
+
+
+def _cropped(whole: np.ndarray, window: Window, fill: int) -> np.ndarray:
+    (height, width), (rows, columns) = window.size, whole.shape[:2]
+    above, before = max(0, -window.top), max(0, -window.left)
+    below, after = max(0, window.top + height - rows), max(0, window.left + width - columns)
+    value = [fill] * (whole.shape[2] if whole.ndim == 3 else 1)
+    whole = cv2.copyMakeBorder(whole, above, below, before, after, cv2.BORDER_CONSTANT, value=value)
+    top, left = window.top + above, window.left + before
+    return np.ascontiguousarray(whole[top : top + height, left : left + width])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
@@ -60,21 +85,56 @@ def main() -> int:
     label = cv2.resize(rng.integers(0, 19, (64, 128), np.uint8), SIZE[::-1], interpolation=cv2.INTER_NEAREST)
     picture, target = Image.fromarray(image), Image.fromarray(label)
     ours = TrainTransform(None, (CROP, CROP), SCALES, flip=0.5)
-    numbers = iter(range(10**9))
 
-    def theirs_draws() -> None:
-        for _ in range(options.draws):
-            torchvisions_reference(picture, target)
+    def with_cv2(number: int) -> tuple[np.ndarray, np.ndarray]:
+        window = draw_window(np.random.default_rng((0, 0, number)), SIZE, (CROP, CROP), SCALES, flip=0.5)
+        return resized_then_cropped(image, label, window)
 
-    def our_draws() -> None:
-        for _ in range(options.draws):
-            window, classes = ours(image, label, np.random.default_rng((0, 0, next(numbers))))
-            torch.from_numpy(window).permute(2, 0, 1), torch.from_numpy(classes)
+    def with_ours(number: int) -> tuple[np.ndarray, np.ndarray]:
+        return ours(image, label, np.random.default_rng((0, 0, number)))
 
+    def in_draws(one: Callable[[int], Any]) -> Callable[[], None]:
+        numbers = itertools.count()
+
+        def draw() -> None:
+            for number in itertools.islice(numbers, options.draws):
+                one(number)
+
+        return draw
+
+    def to_torch(pair: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(pair[0]).permute(2, 0, 1), torch.from_numpy(pair[1])
+
+    missed = _agree(with_cv2, with_ours, options.rounds * options.draws)
     random.seed(0)
-    seconds = interleaved({"torchvision's reference, PIL": theirs_draws, "densevision": our_draws}, options.rounds)
-    seconds = {name: [value / options.draws for value in values] for name, values in seconds.items()}
-    return report(seconds, "torchvision's reference, PIL", {"densevision": 8.0})
+    peers = {
+        REFERENCE: in_draws(lambda number: torchvisions_reference(picture, target)),
+        WHOLE: in_draws(lambda number: to_torch(with_cv2(number))),
+        OURS: in_draws(lambda number: to_torch(with_ours(number))),
+    }
+    seconds = {name: [v / options.draws for v in values] for name, values in interleaved(peers, options.rounds).items()}
+    missed |= report(seconds, REFERENCE, {OURS: 8.0})
+    print(f"over {WHOLE}: {ratio(seconds, WHOLE, OURS):.2f}")
+    return missed
+
+
+def _agree(reference: Callable[[int], Any], ours: Callable[[int], Any], draws: int) -> int:
+    """Print how far the outcomes of the same draws agree; 1 if that is not enough."""
+    equal, levels, near = [], [], []
+    for number in range(draws):
+        (image, label), (same_image, same_label) = reference(number), ours(number)
+        difference = cv2.absdiff(image, same_image)
+        equal.append(np.mean(label == same_label))
+        levels.append(difference.mean())
+        near.append(np.mean(difference <= 2))
+    print(
+        f"{draws} draws against {WHOLE}: labels equal in {np.mean(equal):.5%} of pixels (worst draw {min(equal):.5%}); "
+        f"values differ by {np.mean(levels):.3f} grey levels (worst draw {max(levels):.3f}), "
+        f"{np.mean(near):.4%} by at most 2 (worst draw {min(near):.4%})"
+    )
+    missed = min(equal) < 0.9999 or max(levels) > 0.25 or min(near) < 0.999
+    print(f"at least 99.99 %, at most 0.25 and at least 99.9 % wanted, in every draw{': MISSED' if missed else ''}")
+    return int(missed)
 
 
 if __name__ == "__main__":
