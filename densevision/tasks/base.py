@@ -88,7 +88,11 @@ class BaseTask(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let the step's chance (dropout) follow from (seed, epoch, batch, process) alone, resumed or not."""
         place = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+        seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
+        # torch.manual_seed would note where it was called from, for each kind of device that is not there: 1 ms a step
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss sum, to be divided before the optimiser steps."""
