@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from densevision.backbones import Block, ConvSpec, layer_to_dict
 from densevision.errors import UserError
 from densevision.export import optimised
-from densevision.io import atomic_write, make_folder
-from densevision.latency import Network, module_run, random_pictures, thread_clock, time_calls
+from densevision.io import atomic_write, make_folder, write_json
+from densevision.latency import Network, module_run, random_pictures, thread_clock, time_calls, write_module
 from densevision.layers import ConvNormAct, NormSpec
 
 Size = tuple[int, int]
@@ -40,6 +40,8 @@ class LatencyTable:
     Args:
         file: None for this machine's own, in the user's cache. One that is not there begins empty; one of another
             machine is only read.
+        parts: a folder in which every part that is asked for is written as an ONNX file too, and ``parts.json``, file
+            name -> key: what a table of another machine is made from.
 
     Attributes:
         used: what was asked for so far, by key.
@@ -49,11 +51,13 @@ class LatencyTable:
             machine's table has it not.
     """
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, file: Path | None = None, parts: Path | None = None) -> None:
         self.file = file or default_file()
         self.machine, self.known = read_table(self.file) if self.file.exists() else (this_machine(), {})
         self.own = self.machine == this_machine()
         self.used: dict[str, float] = {}
+        self.parts = parts
+        self._written: dict[str, str] = {}
 
     def layer(self, layer: Block | ConvSpec, size: Size) -> float:
         """Of a block, the stem or the last 1x1 that reads maps of (H, W)."""
@@ -80,6 +84,8 @@ class LatencyTable:
         return self._milliseconds(key, lambda: (model.preprocess, [torch.from_numpy(random_pictures(size))]))
 
     def _milliseconds(self, key: str, part: Callable[[], tuple[nn.Module, Sequence[Tensor]]]) -> float:
+        if self.parts and key not in self._written.values():
+            self._write(self.parts, key, *part())
         if key not in self.known:
             if not self.own:
                 raise UserError(
@@ -91,6 +97,13 @@ class LatencyTable:
             self._keep()
         self.used[key] = self.known[key]
         return self.known[key]
+
+    def _write(self, folder: Path, key: str, module: nn.Module, inputs: Sequence[Tensor]) -> None:
+        make_folder(folder)
+        name = f"{_digest(key)}.onnx"
+        write_module(optimised(module), inputs, folder / name)
+        self._written[name] = key
+        write_json(folder / "parts.json", self._written)
 
     def _keep(self) -> None:
         if self.file.exists():  # another search may have measured meanwhile
@@ -107,8 +120,7 @@ def layer_key(layer: Block | ConvSpec, size: Size) -> str:
 
 def head_key(head: nn.Module, maps: Sequence[MapShape]) -> str:
     """``LRASPPHead 1f0c... at 576x11x15 88x22x30``; the digest is that of all its layers."""
-    digest = hashlib.blake2b(repr(head).encode(), digest_size=4).hexdigest()
-    return f"{type(head).__name__} {digest} at {' '.join('x'.join(map(str, shape)) for shape in maps)}"
+    return f"{type(head).__name__} {_digest(repr(head))} at {' '.join('x'.join(map(str, shape)) for shape in maps)}"
 
 
 def measure_part(module: nn.Module, inputs: Sequence[Tensor]) -> float:
@@ -137,8 +149,7 @@ def this_machine() -> dict[str, str]:
 def default_file() -> Path:
     """This machine's table in the user's cache; another processor or runtime has another."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "densevision"
-    digest = hashlib.blake2b(json.dumps(this_machine(), sort_keys=True).encode(), digest_size=4).hexdigest()
-    return folder / f"latency-{digest}.json"
+    return folder / f"latency-{_digest(json.dumps(this_machine(), sort_keys=True))}.json"
 
 
 def read_table(file: Path) -> tuple[dict[str, str], dict[str, float]]:
@@ -166,6 +177,10 @@ def write_table(file: Path, machine: dict[str, str], milliseconds: dict[str, flo
     table = {"machine": machine, "milliseconds": dict(sorted(milliseconds.items()))}
     with atomic_write(file) as partial:
         partial.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def _map(shape: MapShape) -> Tensor:

@@ -63,7 +63,7 @@ def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         setting = trial_setting(run)
         datamodule = experiment.build_datamodule(run)
         datamodule.setup("fit")  # whose files say the classes
-        table = latency_table(run.search)
+        table = latency_table(run.search, run_dir)
         cost = build_cost(run, datamodule.label_map.num_classes, table)
         target = absolute_target(run.search.target, cost(seed))
         make_folder(run_dir)
@@ -101,16 +101,18 @@ def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
     return result
 
 
-def latency_table(search: SearchConfig) -> LatencyTable | None:
+def latency_table(search: SearchConfig, run_dir: Path) -> LatencyTable | None:
     """The table that ``search.cost=latency`` sums; None for other costs.
 
     Raises:
         UserError: a file that is no table, or one for another cost.
     """
     if search.cost == "latency":
-        return LatencyTable(Path(search.table).expanduser() if search.table else None)
-    if search.table:
-        raise UserError("a table is read for search.cost=latency alone", key="search.table")
+        file = Path(search.table).expanduser() if search.table else None
+        return LatencyTable(file, run_dir / "parts" if search.write_parts else None)
+    for key in ("table", "write_parts"):
+        if getattr(search, key):
+            raise UserError(f"only search.cost=latency knows it, and search.cost is {search.cost}", f"search.{key}")
     return None
 
 

@@ -57,6 +57,7 @@ class SearchConfig:
     # latency: file of the table; null: this machine's own, in the user's cache. Parts that are not there are measured,
     # in ONNX Runtime; a file of another machine, a phone's, must hold all
     table: str | None = None
+    write_parts: bool = False  # latency: every part is an ONNX file in parts/ too, to be measured on another machine
     target: Any = "0.7x"  # of the cost: a share of the seed's, or a number
     steps: int = number(200, 0)  # that a network is trained for to be judged
     # netadapt: steps that the seed is trained for first; least reduction of a round, as a share of the seed's cost

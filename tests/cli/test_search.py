@@ -25,6 +25,12 @@ def street(tmp_path_factory):
     return root
 
 
+def open_session(file):
+    from onnxruntime import InferenceSession
+
+    return InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+
 def search(config, street, run, *words):
     return main(["search", f"search/{config}", f"data.root={street}", f"output_dir={run}", *SMALL, *words])
 
@@ -56,11 +62,14 @@ def test_a_latency_is_measured_once_and_goes_with_the_search(street, tmp_path, c
     run, table = tmp_path / "run", tmp_path / "table.json"
     words = ["search.cost=latency", f"search.table={table}", "search.samples=2", "search.retrain=none"]
     words += ["search.space.widths=[1.0]", "search.space.layers=[0]"]
-    assert search("platform_nas_lraspp", street, run, *words) == 0
+    assert search("platform_nas_lraspp", street, run, *words, "search.write_parts=true") == 0
     assert ", ms " in capsys.readouterr().out
     own = json.loads((run / "latency_table.json").read_text())
     assert own == json.loads(table.read_text())
     assert read_history(run / "history.jsonl")[0].cost < sum(own["milliseconds"].values())
+    parts = json.loads((run / "parts" / "parts.json").read_text())
+    assert set(parts.values()) == set(own["milliseconds"])
+    assert all(open_session(run / "parts" / name).get_inputs() for name in parts)
     # as if it came from a phone: only read, and complete for this search
     phone = tmp_path / "phone.json"
     phone.write_text(json.dumps({"machine": {"processor": "phone"}, "milliseconds": own["milliseconds"]}))
@@ -136,7 +145,7 @@ def test_one_trial_by_its_file_gives_the_searchs_score(street, tmp_path, capsys)
         (["data.image_size=null"], "data.image_size"),
         (["model.head.name=ssdlite"], "ssdlite is no head for segmentation"),
         (["search.launcher=slurm"], "sbatch is not here"),
-        (["search.table=x.json"], "a table is read for search.cost=latency alone"),
+        (["search.table=x.json"], "only search.cost=latency knows it"),
         (["search.cost=latency", "search.method=dmasking", "search.table={here}"], "search.cost"),
         (["search.method=random", "model.backbone.pretrained=x.pth"], "x.pth"),
     ],
