@@ -15,7 +15,7 @@ from datamodules.fingerprint import fingerprint
 from datamodules.loader import EvalLoader, Loader, TrainLoader
 from datamodules.samplers import EpochSampler, EvalSampler, rank_and_world_size
 from datamodules.splits import held_out
-from datamodules.store import Store, store_folder
+from datamodules.store import Store, store_folders
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.structures import LabelMap
@@ -91,8 +91,8 @@ class DataModule(LightningDataModule):
         """
         if self.data.cache == "none":
             return dataset
-        folder = store_folder(self.data.cache_dir, self.root)
-        store = Store(folder, self.root, compressed=self.data.cache == "compressed")
+        folder, spare = store_folders(self.data.cache_dir, self.root)
+        store = Store(folder, self.root, self.data.cache == "compressed", spare)
         return dataset.use_store(store, self.data.cache_side)
 
     def train_dataloader(self) -> TrainLoader:

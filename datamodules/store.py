@@ -3,7 +3,7 @@
 Each picture has a file of its own (:mod:`datamodules.stored_picture`), which takes its name when it is whole. So the
 store may be built by many processes and nodes at once, killed and begun again; a lock only spares them each other's
 work. A stored file whose picture has another size or time of change is made anew, and so is one that turns out to be
-damaged when it is read: the store is never a reason to stop.
+damaged when it is read: the store is never a reason to stop. Nor is one of another data set that stands in its place.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -47,10 +48,11 @@ class Store:
         folder: of the store.
         root: of the data set. Files below it are known by their place in it, so that both can move.
         compressed: or raw.
+        spare: another folder, for what ``folder`` lacks where it cannot be written.
     """
 
-    def __init__(self, folder: Path, root: Path, compressed: bool) -> None:
-        self.folder, self.root, self.compressed = folder, root, compressed
+    def __init__(self, folder: Path, root: Path, compressed: bool, spare: Path | None = None) -> None:
+        self.folder, self.root, self.compressed, self.spare = folder, root, compressed, spare
 
     def build(self, paths: Sequence[str], variant: str, read: Read) -> Shelf:
         """Store what is not stored yet, and give access to it; waits while another process does the same.
@@ -73,11 +75,15 @@ class Store:
                     self._clean()
                 self._fill(shelf, shelf.missing(missing))
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if self.spare is not None and not full:
+                return Store(self.spare, self.root, self.compressed).build(paths, variant, read)
             keys = "set data.cache_dir to another folder, or data.cache to none"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if full:
                 keys = "free some, set data.cache_dir to a folder with more room, or data.cache to compressed or none"
             raise UserError(
-                f"the pictures' cache {self.folder} cannot be written: {error.strerror or error}; {keys}", "data.cache"
+                f"the pictures' cache {self.folder} cannot be written: {error.strerror or error}; {keys}",
+                "data.cache_dir",
             ) from error
         return shelf
 
@@ -101,7 +107,7 @@ class Store:
                 raise UserError(
                     f"the pictures' cache needs about {needed / 1e9:.1f} GB in {self.folder}, where {free / 1e9:.1f} "
                     "GB are free: set data.cache_dir to a folder with more room, or data.cache to compressed or none",
-                    "data.cache",
+                    "data.cache_dir",
                 )
             rest = _in_chunks(threads, shelf.store_picture, sorted({*missing} - {*few}))
             self._show(rest, what, len(missing) - len(few))
@@ -154,7 +160,11 @@ class Shelf:
 
     def __init__(self, store: Store, paths: Sequence[str], variant: str, read: Read) -> None:
         self.store, self.paths, self.variant, self.read = store, paths, variant, read
-        self._verified = bytearray(len(paths))  # of this process: a raw picture is compared when it is first read
+        # in memory that the loader processes share: (I, 2) size and time of change of the pictures' files when the
+        # store was built, (I,) which blocks of raw pictures were compared, and how many stored pictures were no good
+        self._states = torch.zeros((len(paths), 2), dtype=torch.int64).share_memory_()
+        self._compared = torch.zeros(len(paths), dtype=torch.int64).share_memory_()
+        self._bad = torch.zeros(1, dtype=torch.int64).share_memory_()
 
     def __getitem__(self, index: int) -> tuple[Picture, tuple[int, int]]:
         """The stored picture, and its (height, width) in its own file. One that is gone or damaged is made anew.
@@ -166,19 +176,41 @@ class Shelf:
         picture: RawPicture | StripPicture
         try:
             if self.store.compressed:
-                picture = StripPicture(path, lambda: self._anew(index, path)[0])
+                picture = StripPicture(path, lambda: self._anew(index)[0])
             else:
-                picture = RawPicture(path, verify=not self._verified[index])
-                self._verified[index] = True
+                picture = RawPicture(path, lambda: self._anew(index)[0], self._compared[index : index + 1].numpy())
         except (DamagedError, OSError, ValueError):
-            return self._anew(index, path)
+            return self._anew(index)
+        if picture.header.source != tuple(self._states[index].tolist()):
+            self._say(index, "is of another state of the file, or of another data set that shares data.cache_dir", "")
+            return self.read(Path(self.paths[index]))
         return picture, picture.header.original
 
-    def _anew(self, index: int, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-        _log.warning("%s is gone or damaged: read from the picture's own file, and stored anew", path)
-        with suppress(OSError):
-            self.store_picture(index)
-        return self.read(Path(self.paths[index]))
+    def _anew(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
+        array, original, state = self._read(index)
+        self._compared[index] = 0
+        then = ", and stored anew"
+        try:
+            self._write(index, array, original, state)
+        except OSError as error:
+            then = f", and could not be stored anew ({error.strerror or error})"
+        self._say(index, "is gone or damaged", then)
+        return array, original
+
+    def _say(self, index: int, what: str, then: str) -> None:
+        """Warn of the first, the tenth, the hundredth, ... of all loader processes."""
+        self._bad += 1
+        count = int(self._bad)
+        if str(count).strip("0") == "1":
+            so_far = f" ({count} such pictures so far)" if count > 1 else ""
+            _log.warning(
+                "what %s holds of %s %s: the picture's own file was read%s%s",
+                self.store.folder,
+                self.paths[index],
+                what,
+                then,
+                so_far,
+            )
 
     def missing(self, indices: Sequence[int]) -> list[int]:
         """Those whose stored file is not there, not whole, or of an earlier state of the picture."""
@@ -195,7 +227,10 @@ class Shelf:
             source = os.stat(path)
         except OSError:
             return False  # whoever reads it says what is the matter
-        return (header.source_size, header.source_mtime) == (source.st_size, source.st_mtime_ns)
+        if header.source != (source.st_size, source.st_mtime_ns):
+            return False
+        self._states[index] = torch.tensor(header.source)
+        return True
 
     def store_picture(self, index: int) -> int:
         """Read a picture and store it; returns the bytes that it takes.
@@ -204,13 +239,19 @@ class Shelf:
             UserError: it cannot be read.
             OSError: it cannot be written.
         """
+        return self._write(index, *self._read(index))
+
+    def _read(self, index: int) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+        """The pixels, the (height, width) in the file, and its size and time of change."""
         source = Path(self.paths[index])
         try:
-            state = os.stat(source)  # before it is read: if it changes meanwhile, what is stored is out of date
+            found = os.stat(source)  # before it is read: if it changes meanwhile, what is stored is out of date
         except OSError:
             self.read(source)  # says what is the matter
             raise
-        array, original = self.read(source)
+        return *self.read(source), (found.st_size, found.st_mtime_ns)
+
+    def _write(self, index: int, array: np.ndarray, original: tuple[int, int], state: tuple[int, int]) -> int:
         path = self.store.file_of(self.paths[index], self.variant)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -220,25 +261,27 @@ class Shelf:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+        self._states[index] = torch.tensor(state)
         return path.stat().st_size
 
 
-def store_folder(cache_dir: str | None, root: Path) -> Path:
+def store_folders(cache_dir: str | None, root: Path) -> tuple[Path, Path | None]:
     """Where the store of a data set is: below ``cache_dir``, else beside the data set, else in the user's cache.
 
     Args:
         cache_dir: may serve several data sets.
         root: of the data set.
+
+    Returns:
+        The folder, and where there may be a second one, for when the first cannot be written, that.
     """
-    name = f"{root.name}-{hashlib.blake2b(str(root).encode('utf-8', 'surrogateescape'), digest_size=4).hexdigest()}"
+    whole = os.path.abspath(root)
+    digest = hashlib.blake2b(whole.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    name = f"{os.path.basename(whole) or 'root'}-{digest}"
     if cache_dir is not None:
-        return Path(cache_dir).expanduser().absolute() / name
-    beside = root.with_name(f"{root.name}.densevision_cache")
-    with suppress(OSError):
-        beside.mkdir(exist_ok=True)
-        if os.access(beside, os.W_OK):
-            return beside
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "densevision" / name
+        return Path(cache_dir).expanduser().absolute() / name, None
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "densevision"
+    return Path(f"{whole}.densevision_cache"), cache / name
 
 
 def read_shrunk(path: Path, side: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:

@@ -1,8 +1,9 @@
 """The file of one picture in the store, and reading a window of it.
 
-A header of 64 bytes says of which file the picture was made and guards itself by a checksum; then come
+A header of 64 bytes says of which file the picture was made and guards itself and what follows by a checksum:
 
-- raw: the pixels row by row, of which a window is mapped into memory;
+- raw: a checksum for each block of rows, at most 63 of them, and the pixels row by row. A window is mapped into memory,
+  and its blocks are compared with their checksums when they are first read.
 - compressed: where each strip of 64 rows begins, and the strips: zstd level 1 of the differences between neighbours
   in a row, about as large as a PNG of the picture. Of a window only its strips are read.
 """
@@ -24,8 +25,9 @@ import zstandard
 
 _HEADER = struct.Struct("<8sQqIIIIBBI")  # and a crc32 of all this
 _HEADER_BYTES = 64
-_MAGIC = b"DVSTORE1"
+_MAGIC = b"DVSTORE2"
 _STRIP_ROWS = 64
+_BLOCKS = 63  # at most, of a raw picture: a bit of an int64 for each says whether it was compared
 
 
 class Picture(Protocol):
@@ -54,12 +56,12 @@ class DamagedError(Exception):
 class Header:
     """What a stored file says of itself.
 
-    source_size, source_mtime: bytes and nanoseconds of the file that was read. original: (height, width) in that
-    file. height, width, channels: as stored; 0 channels is (H, W). checksum: of the pixels, or of the strips' places.
+    source: size (bytes) and time of change (nanoseconds) of the file that was read. original: (height, width) in that
+    file. height, width, channels: as stored; 0 channels is (H, W). checksum: of the blocks'
+    checksums, or of the strips' places.
     """
 
-    source_size: int
-    source_mtime: int
+    source: tuple[int, int]
     original: tuple[int, int]
     height: int
     width: int
@@ -74,7 +76,7 @@ class Header:
 
     def to_bytes(self) -> bytes:
         """The first 64 bytes of the file."""
-        size, mtime, (tall, wide), *rest = astuple(self)
+        (size, mtime), (tall, wide), *rest = astuple(self)
         packed = _HEADER.pack(_MAGIC, size, mtime, tall, wide, *rest)
         return (packed + struct.pack("<I", zlib.crc32(packed))).ljust(_HEADER_BYTES, b"\0")
 
@@ -92,11 +94,11 @@ class Header:
         magic, size, mtime, tall, wide, height, width, channels, compressed, checksum = _HEADER.unpack(packed)
         if magic != _MAGIC:
             raise DamagedError("another format")
-        return cls(size, mtime, (tall, wide), height, width, channels, bool(compressed), checksum)
+        return cls((size, mtime), (tall, wide), height, width, channels, bool(compressed), checksum)
 
 
 def write_picture(
-    path: Path, array: np.ndarray, original: tuple[int, int], source: os.stat_result, compressed: bool
+    path: Path, array: np.ndarray, original: tuple[int, int], source: tuple[int, int], compressed: bool
 ) -> None:
     """Write a file of the store, not atomically.
 
@@ -104,21 +106,28 @@ def write_picture(
         path: of the file.
         array: (H, W) or (H, W, 3) uint8.
         original: (height, width) of the picture in its own file.
-        source: that file's.
+        source: its size and time of change.
         compressed: or raw.
     """
-    parts = [np.ascontiguousarray(array).data.cast("B")]
+    parts: list[bytes | memoryview]
     if compressed:
         strips = [_packed(array[row : row + _STRIP_ROWS]) for row in range(0, array.shape[0], _STRIP_ROWS)]
-        starts = np.cumsum([0, *map(len, strips)]).astype("<u8").tobytes()
-        parts = [memoryview(part) for part in (starts, *strips)]
+        parts = [np.cumsum([0, *map(len, strips)]).astype("<u8").tobytes(), *strips]
+    else:
+        array = np.ascontiguousarray(array)
+        rows = _block_rows(array.shape[0])
+        checksums = [zlib.crc32(array[row : row + rows].data) for row in range(0, array.shape[0], rows)]
+        parts = [np.array(checksums, "<u4").tobytes(), array.data.cast("B")]
     height, width = array.shape[:2]
     channels = array.shape[2] if array.ndim == 3 else 0
-    of = source.st_size, source.st_mtime_ns, original
-    header = Header(*of, height, width, channels, compressed, zlib.crc32(parts[0]))
+    header = Header(source, original, height, width, channels, compressed, zlib.crc32(parts[0]))
     with open(path, "wb") as file:
         file.write(header.to_bytes())
         file.writelines(parts)
+
+
+def _block_rows(height: int) -> int:
+    return -(-height // _BLOCKS)
 
 
 class RawPicture:
@@ -126,28 +135,53 @@ class RawPicture:
 
     Args:
         path: of the file.
-        verify: compare the checksum, which reads the whole file.
+        spare: gives the pixels, if a block turns out to be damaged.
+        compared: (1,) int64, bit b set where block b need not be compared with its checksum; those that are get theirs.
 
     Raises:
         DamagedError: the file is not what was written.
         OSError: it cannot be opened.
     """
 
-    def __init__(self, path: Path, verify: bool) -> None:
+    def __init__(
+        self, path: Path, spare: Callable[[], np.ndarray] | None = None, compared: np.ndarray | None = None
+    ) -> None:
+        self.spare, self.compared = spare, np.zeros(1, np.int64) if compared is None else compared
         with open(path, "rb") as file:
             self.header = Header.read(file)
-            count = math.prod(self.header.shape)
-            if self.header.compressed or os.fstat(file.fileno()).st_size != _HEADER_BYTES + count:
+            self.rows = _block_rows(self.header.height)
+            count, blocks = math.prod(self.header.shape), -(-self.header.height // self.rows)
+            start = _HEADER_BYTES + 4 * blocks
+            if self.header.compressed or os.fstat(file.fileno()).st_size != start + count:
                 raise DamagedError("wrong length")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        pixels = np.frombuffer(mapped, np.uint8, count, _HEADER_BYTES)
-        if verify and zlib.crc32(pixels.data) != self.header.checksum:
+        self.checksums = np.frombuffer(mapped, "<u4", blocks, _HEADER_BYTES)
+        if zlib.crc32(self.checksums.data) != self.header.checksum:
             raise DamagedError("wrong checksum")
-        self.pixels = pixels.reshape(self.header.shape)
+        self.pixels = np.frombuffer(mapped, np.uint8, count, start).reshape(self.header.shape)
         self.shape = self.header.shape
 
     def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        top, bottom, _ = window[0].indices(self.shape[0])
+        try:
+            self._compare(top // self.rows, -(-bottom // self.rows))
+        except DamagedError:
+            if self.spare is None:
+                raise
+            return self.spare()[window]
         return self.pixels[window]
+
+    def _compare(self, first: int, last: int) -> None:
+        done = int(self.compared[0])
+        if not ((1 << last) - (1 << first)) & ~done:
+            return
+        for block in range(first, last):
+            if not done >> block & 1:
+                pixels = self.pixels[block * self.rows : (block + 1) * self.rows]
+                if zlib.crc32(pixels.data) != self.checksums[block]:
+                    raise DamagedError("wrong checksum")
+                done |= 1 << block
+        self.compared[0] = done
 
 
 class StripPicture:
@@ -216,7 +250,7 @@ def header_of(path: Path) -> Header | None:
     try:
         with open(path, "rb") as file:
             compressed = Header.read(file).compressed
-        picture = StripPicture(path) if compressed else RawPicture(path, verify=False)
+        picture = StripPicture(path) if compressed else RawPicture(path)
     except (OSError, DamagedError, ValueError):
         return None
     return picture.header

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from datamodules import CityscapesDataModule, CocoDataModule
-from datamodules.store import Store, store_folder
-from datamodules.stored_picture import DamagedError, RawPicture, StripPicture, header_of, whole, write_picture
+from datamodules.store import Store, store_folders
+from datamodules.stored_picture import RawPicture, StripPicture, header_of, whole, write_picture
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.io import read_image
@@ -63,8 +63,8 @@ def spoil(file, place=-7):
 
 def opened(path, array, kind):
     path.parent.mkdir(exist_ok=True)
-    write_picture(path, array, array.shape[:2], os.stat(path.parent), kind == "compressed")
-    return RawPicture(path, verify=True) if kind == "raw" else StripPicture(path)
+    write_picture(path, array, array.shape[:2], (1, 2), kind == "compressed")
+    return RawPicture(path) if kind == "raw" else StripPicture(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -189,24 +189,68 @@ def test_a_damaged_file_is_made_anew_and_said(tmp_path, caplog, kind, harm):
     picture, size = shelf[0]
     assert np.array_equal(whole(picture), read_image(paths[0]))
     assert size == (70, 40)
+    assert f"holds of {paths[0]} is gone or damaged" in caplog.text
     assert "stored anew" in caplog.text
     assert file.read_bytes() == good
 
 
-def test_only_the_strips_of_a_window_are_read(tmp_path):
-    picture = opened(tmp_path / "file", np.random.default_rng(0).integers(0, 256, (640, 50, 3), np.uint8), "compressed")
-    spoil(tmp_path / "file")  # the last strip
+def test_many_damaged_files_are_few_lines(tmp_path, caplog):
+    paths = pictures(tmp_path)
+    shelf = store(tmp_path).build(paths, "picture", with_size)
+    for file in stored_files(tmp_path / "store"):
+        spoil(file)
+    assert all(np.array_equal(whole(shelf[k][0]), read_image(paths[k])) for k in range(12))
+    assert len(caplog.records) == 2
+    assert "(10 such pictures so far)" in caplog.text
+
+
+def test_what_cannot_be_stored_anew_is_said(tmp_path, caplog):
+    paths = pictures(tmp_path, count=1)
+    shelf = store(tmp_path).build(paths, "picture", with_size)
+    (file,) = stored_files(tmp_path / "store")
+    file.unlink()
+    file.parent.rmdir()
+    file.parent.write_bytes(b"a file where the folder was")
+    assert np.array_equal(whole(shelf[0][0]), read_image(paths[0]))
+    assert "could not be stored anew (" in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_sets_of_one_place_do_not_read_each_others_pictures(tmp_path, caplog, kind):
+    paths = pictures(tmp_path, count=1)
+    mine = store(tmp_path, kind).build(paths, "picture", with_size)
+    wanted = whole(mine[0][0])
+    write_png(Path(paths[0]), np.zeros((70, 40, 3), np.uint8))  # as on another machine, with the same store
+    assert not whole(store(tmp_path, kind).build(paths, "picture", with_size)[0][0]).any()
+    write_png(Path(paths[0]), wanted)
+    assert np.array_equal(whole(mine[0][0]), wanted)
+    assert "another data set that shares data.cache_dir" in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_rows_of_a_window_are_read(tmp_path, kind):
+    picture = opened(tmp_path / "file", np.random.default_rng(0).integers(0, 256, (640, 50, 3), np.uint8), kind)
+    spoil(tmp_path / "file")  # the last rows
     assert picture[0:576, 10:20].shape == (576, 10, 3)
     with pytest.raises(Exception, match="checksum"):
-        picture[570:580, 10:20]
+        picture[570:640, 10:20]
 
 
-def test_a_raw_picture_is_compared_when_a_process_first_reads_it(tmp_path):
-    opened(tmp_path / "file", np.zeros((8, 8), np.uint8), "raw")
-    spoil(tmp_path / "file")
-    with pytest.raises(DamagedError):
-        RawPicture(tmp_path / "file", verify=True)
-    assert header_of(tmp_path / "file") is not None
+def test_loader_processes_compare_the_rows_of_a_raw_picture_once_between_them(tmp_path):
+    shelf = store(tmp_path).build(pictures(tmp_path, count=1), "picture", with_size)
+    reader = FORK.Process(target=lambda: shelf[0][0][0:40, 0:9])
+    reader.start()
+    reader.join(60)
+    (file,) = stored_files(tmp_path / "store")
+    data = bytearray(file.read_bytes())
+    for row in (10, 50):
+        data[len(data) - (70 - row) * 40 * 3] ^= 1
+    file.write_bytes(data)
+    picture, spoilt = shelf[0][0], file.read_bytes()
+    picture[10:11, 0:1]  # compared by the other process
+    assert file.read_bytes() == spoilt
+    picture[50:51, 0:1]
+    assert file.read_bytes() != spoilt
 
 
 def test_what_a_file_takes(tmp_path):
@@ -215,7 +259,7 @@ def test_what_a_file_takes(tmp_path):
     for kind in KINDS:
         opened(tmp_path / kind, image, kind)
     png = len(cv2.imencode(".png", image)[1])
-    assert (tmp_path / "raw").stat().st_size == image.size + 64
+    assert (tmp_path / "raw").stat().st_size == image.size + 64 + 4 * 52  # a checksum for 5 rows
     assert (tmp_path / "compressed").stat().st_size < 1.1 * png
 
 
@@ -304,13 +348,42 @@ def test_the_store_and_its_data_can_move_together(tree, tmp_path):
 
 def test_where_the_store_is(tmp_path, monkeypatch):
     root = tmp_path / "data"
-    assert store_folder(None, root) == tmp_path / "data.densevision_cache"
-    mine, other = store_folder("/scratch", root), store_folder("/scratch", tmp_path / "b" / "data")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    mine, other = store_folders("/scratch", root)[0], store_folders("/scratch", tmp_path / "b" / "data")[0]
     assert mine.parent == other.parent == Path("/scratch")
     assert mine != other
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert store_folders(None, root) == (
+        tmp_path / "data.densevision_cache",
+        tmp_path / "user" / "densevision" / mine.name,
+    )
+    root.mkdir()
+    for there, named in ((tmp_path, "data"), (root, "."), (root, "../data")):
+        monkeypatch.chdir(there)
+        assert store_folders("/scratch", Path(named)) == (mine, None)
+        assert store_folders(None, Path(named)) == store_folders(None, root)
+    assert store_folders("/scratch", Path("/"))[0].name.startswith("root-")
+
+
+@pytest.mark.parametrize("cache_dir", [None, "../cache"])
+def test_the_root_may_be_the_working_directory(coco, monkeypatch, cache_dir):
+    monkeypatch.chdir(coco)
+    coco_datamodule(".", "raw", cache_dir=cache_dir).setup()
+    (folder,) = coco.parent.glob("coco.densevision_cache" if cache_dir is None else "cache/coco-*")
+    assert len(stored_files(folder)) == 12
+
+
+def test_a_store_that_is_filled_is_used_though_it_cannot_be_written(tree, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    assert store_folder(None, root) == tmp_path / "user" / "densevision" / mine.name
+    datamodule(tree, "raw", crop_size=[64, 64]).setup()
+    (beside := Path(f"{tree}.densevision_cache") / "lock").unlink()
+    beside.mkdir()  # so nothing can be added, by the superuser either
+    datamodule(tree, "raw", crop_size=[64, 64]).setup()
+    assert not (tmp_path / "user").exists()
+    (picture, *_) = sorted(tree.glob("leftImg8bit/train/*/*.png"))
+    os.utime(picture, (1, 1))
+    datamodule(tree, "raw", crop_size=[64, 64]).setup()
+    assert len(stored_files(next((tmp_path / "user" / "densevision").iterdir()))) == 6
+    assert f"caching 6 pictures in {tmp_path / 'user'}" in capfd.readouterr().err
 
 
 def test_where_it_is_filled_is_said(tree, capfd):
@@ -325,7 +398,7 @@ def test_too_little_room_is_said_before_it_is_used_up(tmp_path, monkeypatch):
     monkeypatch.setattr("datamodules.store.shutil.disk_usage", lambda folder: Usage)
     with pytest.raises(UserError, match=r"needs about 0\.0 GB .*: set data\.cache_dir") as error:
         store(tmp_path).build(pictures(tmp_path, count=40), "picture", with_size)
-    assert error.value.key == "data.cache"
+    assert error.value.key == "data.cache_dir"
     assert len(stored_files(tmp_path / "store")) == 8
 
 
