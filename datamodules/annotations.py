@@ -114,7 +114,7 @@ def name_fault(file: str) -> str:
     if posixpath.isabs(file) or posixpath.normpath(file).split("/")[0] == "..":
         return "leads out of the folder of pictures"
     try:
-        possible = file.strip("./") != "" and b"\0" not in file.encode("utf-8", "surrogateescape")
+        possible = file.strip("./") != "" and file[-1] != "/" and b"\0" not in file.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         possible = False
     return "" if possible else "is one that no file can have"

@@ -78,17 +78,22 @@ class DataModule(LightningDataModule):
         """
         if stage in (None, "fit") and self.train_dataset is None:
             dataset = self.read_part(self.data.train_split, training=True)
-            self.train_dataset = self.stored(dataset.require_files(labels=True))
+            self.train_dataset = self.ready(dataset, labels=True)
         if stage in (None, "fit", "validate") and self.val_dataset is None:
             dataset = self.read_part(self.data.val_split, training=False)
-            self.val_dataset = self.stored(dataset.require_files(labels=True))
+            self.val_dataset = self.ready(dataset, labels=True)
 
-    def stored(self, dataset: Any) -> Any:
+    def ready(self, dataset: Any, labels: bool) -> Any:
         """The data set, reading from the store that ``data.cache`` asks for; what is not stored yet is stored now.
 
+        Args:
+            dataset: of a split.
+            labels: whether it needs them.
+
         Raises:
-            UserError: a file cannot be read, or the store cannot be written.
+            UserError: files are missing or cannot be read, or the store cannot be written.
         """
+        dataset.require_files(labels)
         if self.data.cache == "none":
             return dataset
         folder, spare = store_folders(self.data.cache_dir, self.root)
@@ -140,7 +145,7 @@ class DataModule(LightningDataModule):
             UserError: an unknown split, or labels for some of its pictures only.
         """
         dataset = self.read_part(split, training=False)
-        return self.stored(dataset.require_files(labels=dataset.has_labels))
+        return self.ready(dataset, labels=dataset.has_labels)
 
     def eval_dataloader(self, split: str) -> Loader:
         """Batches of :meth:`eval_dataset`, every picture once over all ranks."""
@@ -174,6 +179,11 @@ class DataModule(LightningDataModule):
                 failures.append(error)
             else:
                 splits[use] = self.check_split(split.split, dataset, progress)
+                try:
+                    dataset.require_files(labels=True)
+                except UserError as error:  # said of single files already, where it begins as their sentence
+                    if not str(error).startswith(tuple(splits[use].errors)):
+                        splits[use].errors.append(str(error))
         if len(failures) == len(splits):
             raise failures[0]
         report = DataReport(self.label_map, splits, leaks=note_leaks(splits["train"], splits["val"]))

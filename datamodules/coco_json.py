@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,9 @@ def read_coco(path: Path) -> tuple[Annotations, LabelMap]:
     ]
     sizes = _numbers(path, [[s or 0 for s in side] for side in sides], "sizes of pictures").T
     notes: Counter[str] = Counter()
+    often = Counter(map(posixpath.normpath, files))
+    if again := len(files) - len(often):
+        notes[f"of {len(files)} pictures: listed under another id, too ({often.most_common(1)[0][0]}, ...)"] = again
     order = np.argsort(image_ids)
     owners = _whole(path, _column(path, entries, "annotations", "image_id", _WHOLE), "image_id")
     places = order[np.minimum(np.searchsorted(image_ids[order], owners), len(order) - 1)]
@@ -54,7 +58,7 @@ def read_coco(path: Path) -> tuple[Annotations, LabelMap]:
         notes[f"of {len(entries)} annotations: of pictures that the file does not list, left out"] = int(
             (~listed).sum()
         )
-    boxes, areas, crowd = _boxes(path, entries)
+    boxes, areas, crowd = _boxes(path, entries, notes)
     labels = _labels(path, entries, label_map)
     ids = _annotation_ids(entries, notes)
     kept = np.flatnonzero(listed)
@@ -173,7 +177,9 @@ def _labels(path: Path, entries: Sequence[dict[str, Any]], label_map: LabelMap) 
     return labels
 
 
-def _boxes(path: Path, entries: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _boxes(
+    path: Path, entries: Sequence[dict[str, Any]], notes: Counter[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N, 4) float64 xywh, (N,) float64 areas and (N,) bool crowds."""
     boxes = _column(path, entries, "annotations", "bbox", {list: "a list of four numbers"})
     right = set(map(len, boxes)) <= {4} and {type(value) for box in boxes for value in box} <= {int, float}
@@ -186,12 +192,20 @@ def _boxes(path: Path, entries: Sequence[dict[str, Any]]) -> tuple[np.ndarray, n
     numbers = _numbers(path, boxes, "boxes").reshape(-1, 4)
     _check_finite(path, entries, numbers, "a box")
     said = _column(path, entries, "annotations", "area", {**_NUMBER, type(None): ""}, default=None)
-    outlined = np.array([area is not None for area in said], bool)
-    areas = _numbers(path, [0.0 if area is None else area for area in said], "areas")
-    _check_finite(path, entries, areas[:, None], "an area")
-    flags = {int: "0 or 1", bool: "", float: "", type(None): ""}
-    crowd = _column(path, entries, "annotations", "iscrowd", flags, default=None)
-    return numbers, np.where(outlined, areas, numbers[:, 2] * numbers[:, 3]), np.array([bool(c) for c in crowd], bool)
+    areas = _numbers(path, [np.nan if area is None else area for area in said], "areas")
+    given = np.array([area is not None for area in said], bool)
+    _check_finite(path, entries, np.where(given, areas, 0.0)[:, None], "an area")
+    negative = given & (areas < 0)
+    if negative.any():
+        notes[f"of {len(entries)} annotations: with an area below 0, so the box's is taken"] = int(negative.sum())
+    areas = np.where(given & ~negative, areas, numbers[:, 2] * numbers[:, 3])
+    flags = _column(path, entries, "annotations", "iscrowd", {int: "0 or 1", bool: "", float: "", type(None): ""}, 0)
+    if wrong := [position for position, flag in enumerate(flags) if flag not in (0, 1, None)]:
+        raise UserError(
+            f"{path}: {len(wrong)} of {len(entries)} annotations have an iscrowd that is neither 0 nor 1: "
+            f"annotations[{wrong[0]}]{_named(entries[wrong[0]])} has {_short(flags[wrong[0]])}"
+        )
+    return numbers, areas, np.array([bool(flag) for flag in flags], bool)
 
 
 def _annotation_ids(entries: Sequence[dict[str, Any]], notes: Counter[str]) -> np.ndarray:

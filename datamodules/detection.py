@@ -145,7 +145,7 @@ class DetectionDataset(Dataset[DetectionSample]):
         return boxes[keep], self.annotations.labels[own][keep]
 
     def require_files(self, labels: bool) -> DetectionDataset:
-        """Return self if every picture is there and, where ``labels`` says so, annotated; log what is to be said.
+        """Return self if every picture is there and, where ``labels`` says so, annotated.
 
         Raises:
             UserError: pictures are missing (names the first and how many), or all annotations.
@@ -159,8 +159,6 @@ class DetectionDataset(Dataset[DetectionSample]):
                 f"{self.path(missing[0])} does not exist: {len(missing)} of the {len(self)} pictures of {source} are "
                 f"missing in {self.folder}"
             )
-        for note, count in self.notes(_SIZES_AT_START).items():
-            warn_once("%s: %d %s", source, count, note)
         return self
 
     def missing(self) -> list[int]:
@@ -288,6 +286,13 @@ class DetectionDataModule(DataModule):
                 data.image_size, data.augment, data.flip, data.vertical_flip, data.photometric
             )
         return DetectionDataset(folder, annotations, label_map, transform, self.seed)
+
+    def ready(self, dataset: DetectionDataset, labels: bool) -> DetectionDataset:
+        """Log what is to be said of the annotations, too."""
+        dataset = super().ready(dataset, labels)
+        for note, count in dataset.notes(_SIZES_AT_START).items():
+            warn_once("%s: %d %s", dataset.annotations.source, count, note)
+        return dataset
 
     def check_split(self, split: str, dataset: DetectionDataset, progress: Progress | None) -> SplitReport:
         """Read every file of a split, and look at its boxes."""

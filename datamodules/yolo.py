@@ -8,6 +8,7 @@ without one shows nothing but background.
 from __future__ import annotations
 
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from datamodules.annotations import Annotations, distinct_colors, numbered_annotations
+from datamodules.annotations import Annotations, distinct_colors, name_fault, numbered_annotations
 from datamodules.detection import DetectionDataModule
 from densevision.config.lookup import unknown_name
 from densevision.errors import UserError
@@ -73,17 +74,23 @@ def read_names(file: Path, names: Any) -> LabelMap:
     """The classes: a list, or a mapping from number to name.
 
     Raises:
-        UserError: neither, or a name twice.
+        UserError: neither, or a name that is none or there twice.
     """
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names or not all(isinstance(key, int) and key >= 0 for key in names):
+    if not isinstance(names, dict) or not names or not all(type(key) is int and key >= 0 for key in names):
         raise UserError(f"{file} has no 'names': a list of class names, or a mapping from number to name")
     ids = sorted(names)
+    for number in ids:
+        if type(names[number]) not in (str, int, float):  # yaml reads no, yes and null as something else
+            raise UserError(
+                f"{file}: the name of class {number} is {reprlib.repr(names[number])}; a text is expected, in quotes "
+                "if it is a word with a meaning in yaml"
+            )
     texts = [str(names[number]) for number in ids]
     twice = [name for name, count in Counter(texts).items() if count > 1]
     if twice:
-        raise UserError(f"{file} names the class '{twice[0]}' twice")
+        raise UserError(f"{file} names the class {reprlib.repr(twice[0])} twice")
     return LabelMap(tuple(ids), tuple(texts), distinct_colors(len(ids)))
 
 
@@ -95,20 +102,26 @@ def find_pictures(base: Path, file: Path, entries: Any) -> list[str]:
     """
     found: list[str] = []
     for entry in entries if isinstance(entries, list) else [entries]:
-        place = base / str(entry)
+        if not isinstance(entry, str):
+            raise UserError(f"{file}: {reprlib.repr(entry)} is neither a folder nor a list of pictures")
+        place = base / entry
         if place.is_dir():
             files = (Path(folder, name) for folder, _, names in os.walk(place) for name in names if name[0] != ".")
             found += [os.path.relpath(path, base) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
         elif place.is_file() and place.suffix == ".txt":
-            lines = place.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            try:
+                lines = place.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            except OSError as error:
+                raise UserError(f"{place} cannot be read: {error.strerror}") from error
             found += [os.path.normpath(line.strip()) for line in lines if line.strip()]
         else:
             raise UserError(f"{file} names {place}, which is neither a folder nor a list of pictures")
     if not found:
-        raise UserError(f"{file}: no pictures in {entries}")
-    outside = [path for path in found if os.path.isabs(path) or path.startswith("..")]
-    if outside:
-        raise UserError(f"{file} lists {outside[0]}, which is outside {base} ({len(outside)} such pictures)")
+        raise UserError(f"{file}: no pictures in {reprlib.repr(entries)}")
+    faulty = [path for path in found if name_fault(path)]
+    if faulty:
+        count = f" ({len(faulty)} such entries)" if len(faulty) > 1 else ""
+        raise UserError(f"{file} lists {faulty[0]!a}, which {name_fault(faulty[0])}{count}")
     return sorted(set(found))
 
 

@@ -265,6 +265,11 @@ def _decode_slowly(path: Path, data: bytes) -> np.ndarray:
     with _sentences(path), Image.open(io.BytesIO(data)) as image:
         check_pixels(path, *image.size)
         stored = _as_stored(image)
+        if stored.mode in ("F", "I"):
+            kind = "floating-point" if stored.mode == "F" else "32-bit"
+            raise UserError(
+                f"{path} holds {kind} values, whose white is not known: write it with 8 or 16 bits a channel"
+            )
         if stored.mode.startswith("I;16"):
             return np.repeat((np.asarray(stored) >> 8).astype(np.uint8)[..., None], 3, axis=2)
         return np.array(stored.convert("RGB"), dtype=np.uint8)

@@ -139,6 +139,13 @@ def test_what_is_no_picture_is_told_in_a_sentence(tmp_path, content, says, read)
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(("dtype", "says"), [(np.float32, "floating-point"), (np.int32, "32-bit")])
+def test_values_without_a_white_are_refused(tmp_path, dtype, says):
+    Image.fromarray(np.linspace(0, 60000, 48 * 64).reshape(48, 64).astype(dtype)).save(tmp_path / "a.tiff")
+    with pytest.raises(UserError, match=says):
+        read_image(tmp_path / "a.tiff")
+
+
 @pytest.mark.parametrize("kind", ["png", "bmp"])
 def test_a_picture_that_claims_to_be_gigantic_is_refused_before_it_is_decoded(tmp_path, picture, kind):
     path = tmp_path / f"a.{kind}"

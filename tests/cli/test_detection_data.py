@@ -7,7 +7,7 @@ import yaml
 
 from densevision.cli import main
 from densevision.io import read_image
-from tests.trees import write_coco_tree
+from tests.trees import write_coco_tree, write_voc_tree
 
 
 @pytest.fixture
@@ -81,6 +81,26 @@ def test_what_is_wrong_with_boxes_and_pictures_is_told_at_once(tree, tmp_path, c
         "errors: 3; training cannot start",
     ):
         assert said in out
+
+
+def test_what_training_would_stop_at_is_told(tree, capsys):
+    content = write_coco_tree(tree, "val2017")
+    del content["annotations"]
+    (tree / "annotations/instances_val2017.json").write_text(json.dumps(content))
+    for key in ([], ["data.val_annotations=null"]):
+        assert command("check_data", tree, *key) == 1
+        out = capsys.readouterr().out
+        assert "val: error: " in out
+        assert "has pictures without annotations: nothing can be learnt or judged by it" in out
+        assert "errors: 1; training cannot start" in out
+
+
+def test_boxes_that_are_nowhere_are_told(tmp_path, capsys):
+    for file in write_voc_tree(tmp_path).glob("Annotations/*.xml"):
+        file.unlink()
+    words = [f"data.root={tmp_path}", "data.batch_size=2"]
+    assert main(["check_data", "custom_detection", "data.name=voc", *words]) == 1
+    assert capsys.readouterr().out.count("has pictures without annotations") == 2
 
 
 def test_no_boxes_are_no_reason_to_fail(tree, capsys):

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import math
 import pickle
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from datamodules import DATAMODULES, CocoDataModule
 from datamodules.annotations import distinct_colors, usable_boxes
 from datamodules.coco import ENVIRONMENT_VARIABLE
+from datamodules.coco_json import read_coco
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.io import read_image
@@ -235,6 +237,20 @@ def test_repeated_annotation_ids_are_numbered_anew(tmp_path):
     assert "2 of 3 annotations: with the id of another" in "\n".join(module.check().lines())
 
 
+def test_a_picture_of_two_ids_and_areas_below_0_are_counted(tmp_path):
+    content = write_coco_tree(tmp_path)
+    content["images"][1]["file_name"] = "./" + content["images"][3]["file_name"]
+    content["annotations"][0]["area"] = -7
+    path = tmp_path / "annotations/instances_train2017.json"
+    path.write_text(json.dumps(content))
+    annotations = read_coco(path)[0]
+    assert set(annotations.notes) == {
+        "of 4 pictures: listed under another id, too (003.png, ...)",
+        "of 6 annotations: with an area below 0, so the box's is taken",
+    }
+    assert annotations.areas[0] == np.prod(content["annotations"][0]["bbox"][2:])
+
+
 def test_the_size_of_the_file_counts(tree, caplog):
     content = write_coco_tree(tree)
     for image in content["images"]:
@@ -334,6 +350,11 @@ BOX = ("annotations", 0, "bbox")
         (edited(["annotations", 0, "area"], "big"), "has the area 'big'"),
         (edited(["annotations", 0, "area"], float("nan")), "an area that is not finite"),
         (edited(["annotations", 0, "iscrowd"], "no"), "has the iscrowd 'no'"),
+        *(
+            (edited(["annotations", 0, "iscrowd"], flag), "neither 0 nor 1")
+            for flag in (-5, 1.5, 2, math.nan, math.inf)
+        ),
+        (edited(["images", 0, "file_name"], "a.jpg/"), "is one that no file can have"),
     ],
 )
 def test_a_file_of_another_shape_is_a_sentence_that_names_it(tmp_path, content, says):

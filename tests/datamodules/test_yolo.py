@@ -1,5 +1,7 @@
 """YOLO's files: boxes as shares, whatever way the pictures are named."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -123,9 +125,13 @@ def test_a_line_that_cannot_be_meant_is_an_error(tmp_path, lines, says):
         (YAML.replace("[cat, dog]", "{a: cat}"), "has no 'names'"),
         (YAML.replace("val: images/val\n", ""), "unknown split 'val'"),
         (YAML.replace("images/val", "images/none"), "which is neither a folder nor a list"),
-        (YAML.replace("images/val", "labels"), "no pictures in labels"),
+        (YAML.replace("images/val", "labels"), "no pictures in 'labels'"),
         (YAML.replace("path: .", "path: /nowhere/at/all"), None),
-        (YAML.replace("images/val", ".."), "outside"),
+        (YAML.replace("images/val", ".."), "leads out of the folder"),
+        (YAML.replace("[cat, dog]", "[cat, null]"), "the name of class 1 is None"),
+        (YAML.replace("[cat, dog]", "[cat, no]"), "the name of class 1 is False; a text is expected, in quotes if"),
+        (YAML.replace("[cat, dog]", str([["cat"] * 40] * 40)), "the name of class 0 is ['cat', 'cat', 'cat', 'cat',"),
+        (YAML.replace("images/val", "{a: b}"), "is neither a folder nor a list of pictures"),
     ],
 )
 def test_what_is_wrong_with_the_yaml_is_a_sentence(tmp_path, text, says):
@@ -135,6 +141,14 @@ def test_what_is_wrong_with_the_yaml_is_a_sentence(tmp_path, text, says):
         module.setup()
     else:
         assert says in message(module.setup)
+
+
+@pytest.mark.parametrize("entry", ["images/val/0\0.png", "../beside.png", "/beside.png"])
+def test_a_listed_name_that_cannot_be_is_a_sentence(tmp_path, entry):
+    write_yolo(tmp_path, YAML.replace("images/val", "val.txt"))
+    (tmp_path / "val.txt").write_text(f"images/val/1.png\n{entry}\n")
+    said = message(datamodule(tmp_path).setup)
+    assert f"lists {os.path.normpath(entry)!a}" in said
 
 
 def test_where_the_data_set_is_has_to_be_said(tmp_path):
