@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.utils.module_tracker import ModuleTracker
 from densevision.backbones import Block, BlockSpec, ConvSpec, SandGlassSpec
 from densevision.classification import Classifier
 from densevision.detection.ssdlite import SSDLite
+from densevision.layers.conv import ACTIVATIONS
 from densevision.segmentation.segmenter import Segmenter
 
 aten = torch.ops.aten
@@ -151,7 +152,11 @@ def layers(model: Segmenter | SSDLite | Classifier, image_size: tuple[int, int],
     if backbone.last_conv is not None and architecture.last_conv is not None:
         parts.append(("backbone.last_conv", len(architecture.blocks), architecture.last_conv))
     for child_name, child in model.head.named_children():
-        parts += [(name, None, spec) for name, spec in _single_convs(f"head.{child_name}", child)]
+        convs = list(_single_convs(f"head.{child_name}", child))
+        parts += [(name, None, spec) for name, spec in convs]
+        if not convs and (act := _activation(child)):  # a child of its own, of the layer before it
+            name, index, spec = parts[-1]
+            parts[-1] = (name, index, replace(spec, act=act))
     sizes = _input_sizes(model, image_size, [name for name, _, _ in parts])
     return [
         Layer(
@@ -199,7 +204,7 @@ def _inner_channels(spec: Block | ConvSpec) -> int | None:
 
 
 def _activation(module: nn.Module) -> str:
-    names = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardsigmoid: "hsigmoid", nn.Sigmoid: "sigmoid"}
+    names = {kind: name for name, kind in ACTIVATIONS.items()} | {nn.Hardsigmoid: "hsigmoid", nn.Sigmoid: "sigmoid"}
     return next((names[type(part)] for part in module.modules() if type(part) in names), "")
 
 

@@ -38,7 +38,7 @@ def build_architecture(backbone: BackboneConfig) -> Architecture:
         width_mult=backbone.width_mult,
         output_stride=backbone.output_stride,
         reduced_tail=cut,
-        dilation_rule=backbone.dilation_rule,
+        dilation_rule=backbone.dilation_rule or "old",
         scale_last_conv=backbone.scale_last_conv,
         **special,
     )

@@ -64,7 +64,7 @@ def build_model(
     Args:
         num_classes: K; a detector has one column more, for the background.
         load_weights: False leaves the ``pretrained`` keys alone, for a model whose weights come from its own
-            checkpoint; ``model`` must then be :func:`resolved`, as epsilon and preprocessing follow those keys.
+            checkpoint; ``model`` must then be :func:`resolved`, as epsilon, dilation and pixels follow those keys.
         class_ids: the data set's own id of each class. Where published weights of a whole detector know other
             classes than ``num_classes``, their columns are the ids, as COCO's are, and those of the classes are taken.
 
@@ -123,7 +123,7 @@ def build_postprocess(head: HeadConfig) -> Postprocess:
 
 
 def resolved(model: ModelConfig) -> ModelConfig:
-    """A copy in which nothing is left to be decided: preprocessing, momentum, epsilon and a table have their values.
+    """A copy in which nothing is left to be decided: pixels, dilation, momentum, epsilon, a table have values.
 
     What a checkpoint should hold: it then means the same without the pretrained file.
     """
@@ -209,13 +209,15 @@ def _load(network: Segmenter | ssdlite.SSDLite | Classifier, model: ModelConfig,
 
 def _resolved(model: ModelConfig, weights: Pretrained | None) -> ModelConfig:
     model = deepcopy(model)
+    if model.backbone.dilation_rule is None:
+        model.backbone.dilation_rule = (weights and weights.dilation_rule) or "old"
     architecture = build_architecture(model.backbone)
     if model.backbone.arch is not None:
         # the table says all that these keys say of a named one
         plain = BackboneConfig(pretrained=model.backbone.pretrained, norm=model.backbone.norm)
         plain.name, plain.arch = architecture.family, architecture_to_dict(architecture)
         plain.width_mult, plain.output_stride = model.backbone.width_mult, output_stride(architecture)
-        plain.zero_init_residual = model.backbone.zero_init_residual
+        plain.dilation_rule, plain.zero_init_residual = model.backbone.dilation_rule, model.backbone.zero_init_residual
         model.backbone = plain
     published, norm = architecture.norm, model.backbone.norm
     norm.momentum = published.momentum if norm.momentum is None else norm.momentum

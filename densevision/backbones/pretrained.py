@@ -25,12 +25,13 @@ from densevision.errors import UserError
 log = logging.getLogger("densevision")
 
 # (family, width) -> timm's name of the network with published weights
-_TIMM_NAMES = {
+TIMM_NAMES = {
     ("mnasnet_a1", 0.75): "semnasnet_075",
     ("mnasnet_a1", 1.0): "semnasnet_100",
     ("mnasnet_b1", 1.0): "mnasnet_100",
     ("mnasnet_small", 1.0): "mnasnet_small",
     ("mobilenet_v1", 1.0): "mobilenetv1_100",
+    ("mobilenet_v1", 1.25): "mobilenetv1_125",
     ("mobilenet_v2", 0.5): "mobilenetv2_050",
     ("mobilenet_v2", 1.0): "mobilenetv2_100",
     ("mobilenet_v2", 1.4): "mobilenetv2_140",
@@ -41,7 +42,7 @@ _TIMM_NAMES = {
     ("mobilenet_v3_small_minimalistic", 1.0): "tf_mobilenetv3_small_minimal_100",
 }
 # likewise torchvision's
-_TORCHVISION_BACKBONES = {
+TORCHVISION_BACKBONES = {
     ("mnasnet_b1", 0.5): "mnasnet0_5",
     ("mnasnet_b1", 0.75): "mnasnet0_75",
     ("mnasnet_b1", 1.0): "mnasnet1_0",
@@ -61,7 +62,7 @@ class Pretrained:
 
     origin: the file or hub, for messages. source: ``torchvision``, ``timm`` or ``densevision``.
     state: ``backbone.*`` and ``head.*``. eps: of the backbone's normalisation, None if the source does not say.
-    preprocess: what the pixels went through, likewise.
+    preprocess: what the pixels went through, likewise. dilation_rule: ``old`` or ``new``, likewise.
     """
 
     origin: str
@@ -69,6 +70,7 @@ class Pretrained:
     state: dict[str, Tensor]
     eps: float | None
     preprocess: str | None
+    dilation_rule: str | None = None
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The entries below ``name`` (``backbone``), without that prefix."""
@@ -81,7 +83,8 @@ def read_pretrained(where: str, family: str, width_mult: float = 1.0, head: str 
     Whose names a file has is seen from its keys. Epsilon follows: torchvision's V2 and MnasNet were trained with 1e-5,
     its V3 with 1e-3, timm's networks with 1e-5, its ``tf_*`` with 1e-3. Of these the minimalistic V3 are known by
     their family, for the others set ``norm.eps`` and ``model.preprocess=half``; all of them pad as TensorFlow, which
-    is the same on odd sizes alone.
+    is the same on odd sizes alone. So does the dilation rule: torchvision's segmentation networks were trained with
+    its own, ``new``.
 
     Args:
         family, width_mult: of the network, to choose what to download.
@@ -95,7 +98,11 @@ def read_pretrained(where: str, family: str, width_mult: float = 1.0, head: str 
         origin = f"{where}'s weights"
     else:
         origin = where
-        stored = read_checkpoint(Path(where).expanduser())
+        path = Path(where).expanduser()
+        if not path.is_file():
+            hubs = "torchvision or timm" if head is None else "torchvision"
+            raise UserError(f"no checkpoint at {where}; give the path of a file, or {hubs} to download weights")
+        stored = read_checkpoint(path)
     meta = stored.get("densevision")
     for key in ("state_dict", "model"):
         if isinstance(stored.get(key), dict):
@@ -103,9 +110,16 @@ def read_pretrained(where: str, family: str, width_mult: float = 1.0, head: str 
     state = {key: value for key, value in stored.items() if isinstance(value, Tensor)}
     if any(key.startswith("model.backbone.") for key in state):
         trained = meta["config"]["model"] if isinstance(meta, dict) else {}
-        eps = trained["backbone"]["norm"]["eps"] if trained else None
+        backbone = trained.get("backbone", {})
         own = {key.removeprefix("model."): value for key, value in state.items()}
-        return Pretrained(origin, "densevision", own, eps, trained.get("preprocess"))
+        return Pretrained(
+            origin,
+            "densevision",
+            own,
+            eps=backbone.get("norm", {}).get("eps"),
+            preprocess=trained.get("preprocess"),
+            dilation_rule=backbone.get("dilation_rule"),
+        )
     if "backbone.features.0.0.0.weight" in state:
         return Pretrained(origin, "torchvision", from_torchvision_ssdlite(state), 1e-3, "half")
     if "conv_stem.weight" in state:
@@ -117,7 +131,8 @@ def read_pretrained(where: str, family: str, width_mult: float = 1.0, head: str 
         return Pretrained(origin, "torchvision", from_torchvision_mnasnet(state), 1e-5, "imagenet")
     if any(re.match(r"(features|backbone)\.0\.0\.weight", key) for key in state):
         eps = 1e-5 if any(".conv." in key for key in state) else 1e-3
-        return Pretrained(origin, "torchvision", from_torchvision(state), eps, "imagenet")
+        rule = "new" if "backbone.0.0.weight" in state else None  # a segmentation network's, which is dilated
+        return Pretrained(origin, "torchvision", from_torchvision(state), eps, "imagenet", rule)
     names = ", ".join(list(state)[:3]) or "no tensors"
     raise UserError(f"{origin} holds {names}, ...: neither torchvision's names of a MobileNet, nor timm's, nor ours")
 
@@ -144,7 +159,7 @@ def load_backbone(backbone: nn.Module, weights: Pretrained, first_reduced: int |
         left = [name for name, _ in backbone.named_parameters() if keys.index(name) >= cut]
         total = sum(1 for _ in backbone.parameters())
         log.warning(
-            "%s has the full tail, the network a reduced one: %d of %d tensors loaded, %d from %s on start at random",
+            "%s has the published tail, the network a narrower: %d of %d tensors loaded, %d from %s on start at random",
             weights.origin,
             total - len(left),
             total,
@@ -226,7 +241,7 @@ def _download(where: str, family: str, width_mult: float, head: str | None) -> d
             return _download_timm(family, width_mult)
         from torchvision.models import get_model_weights
 
-        name = _TORCHVISION_BACKBONES.get((family, width_mult))
+        name = TORCHVISION_BACKBONES.get((family, width_mult))
         if head is not None:
             name = _TORCHVISION_NAMES.get(head) if name == "mobilenet_v3_large" else None
         if where != "torchvision" or name is None:
@@ -242,6 +257,6 @@ def _download_timm(family: str, width_mult: float) -> dict[str, Any]:
         import timm
     except ImportError as error:
         raise UserError("timm is not installed; pip install timm, or give the path of a file") from error
-    known = {f"{name} at width {width:g}": theirs for (name, width), theirs in _TIMM_NAMES.items()}
+    known = {f"{name} at width {width:g}": theirs for (name, width), theirs in TIMM_NAMES.items()}
     name = lookup("network with weights in timm", f"{family} at width {width_mult:g}", known)
     return dict(timm.create_model(name, pretrained=True).state_dict())

@@ -86,14 +86,16 @@ def _profile(
 
     from densevision.complexity import layers, measure
     from densevision.config import load_config
-    from densevision.models import build_model, default_num_classes, resolved
+    from densevision.models import build_model, default_num_classes
 
     loaded = load_config(config, overrides)
     with loaded.blaming_origin():
-        model_config = resolved(loaded.config.model)
+        model_config = loaded.config.model
         num_classes = classes or default_num_classes(loaded.config)
-        with torch.device("cpu" if latency else "meta"):
-            model = build_model(model_config, num_classes, load_weights=False)
+        filled = latency or model_config.pretrained or model_config.backbone.pretrained
+        with torch.device("cpu" if filled else "meta"):
+            # which classes a detector takes of published weights changes nothing that is counted
+            model = build_model(model_config, num_classes, class_ids=range(1, num_classes + 1))
     height, width = image_size or loaded.config.data.image_size or DEFAULT_SIZE
     total = measure(model, (height, width))
     rows = layers(model, (height, width), total)
@@ -132,9 +134,13 @@ def _profile(
     table.add_row("sums, resizing", *[""] * 10, *_millions(0, rest))
     table.add_section()
     table.add_row("all", *[""] * 9, f"{total.params:,}", *_millions(total.conv_madds, total.paper_madds))
+    notes = []
+    if any(row.operator.startswith("sandglass") for row in rows):
+        notes.append("exp of a sandglass is its bottleneck, the channels between its 1x1 convolutions")
     if latency:
         alone = sum(timed[row.name].ms for row in rows)
-        table.caption = f"the rows alone take {alone:.2f} ms together, the network {timed[_WHOLE].ms:.2f} ms"
+        notes.append(f"the rows alone take {alone:.2f} ms together, the network {timed[_WHOLE].ms:.2f} ms")
+    table.caption = "; ".join(notes) or None
     console.print(table)
     return {
         "config": loaded.name,

@@ -52,8 +52,8 @@ class BackboneConfig:
     # false | true (the published cut for the config's task) | segmentation | detection
     reduced_tail: bool | str = choice(False, True, "segmentation", "detection")
     # which block first uses the new atrous rate: the one after the block that lost its stride (old, as
-    # published) or that block itself (new, as torchvision)
-    dilation_rule: str = choice("old", "new")
+    # published) or that block itself (new, as torchvision); null follows the pretrained weights, old without
+    dilation_rule: str | None = choice(None, "old", "new")
     # V2 and MnasNet at widths below 1: whether the last 1x1 is narrower too (SSDLite) or as published (ImageNet)
     scale_last_conv: bool = False
     identity_tensor_multiplier: float = number(1.0, 0.0, 1.0)  # MobileNeXt: share of the channels that residuals add
@@ -100,7 +100,8 @@ class ModelConfig:
     # how 0..255 becomes the network's input: half is [-1, 1]; null follows the pretrained weights, half without
     preprocess: str | None = choice(None, "half", "imagenet")
     # backbone and head: path of a state dict of torchvision's lraspp_mobilenet_v3_large or
-    # ssdlite320_mobilenet_v3_large or of a checkpoint, or torchvision (downloads)
+    # ssdlite320_mobilenet_v3_large, of a classifier of torchvision's or timm's, or of a checkpoint; or torchvision
+    # (downloads the first two)
     pretrained: str | None = None
 
 

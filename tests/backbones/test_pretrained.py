@@ -26,6 +26,9 @@ def files(tmp_path_factory):
         "torchvision_v3": {"model": torchvision.models.mobilenet_v3_large().state_dict(), "epoch": 3},
         "timm_v2": timm.create_model("mobilenetv2_100").state_dict(),
         "timm_v3": {"state_dict": timm.create_model("mobilenetv3_large_100").state_dict()},
+        "torchvision_lraspp": torchvision.models.segmentation.lraspp_mobilenet_v3_large(
+            weights=None, weights_backbone=None, num_classes=21
+        ).state_dict(),
         "resnet": torchvision.models.resnet18().state_dict(),
     }
     for name, state in states.items():
@@ -51,6 +54,27 @@ def test_epsilon_and_preprocessing_follow_the_weights(config, file, eps, files):
     kept = create_model(config, [files(file), FULL, "model.backbone.norm.eps=0.5", "model.preprocess=half"])
     assert kept.backbone.stem.norm.eps == 0.5
     assert kept.preprocess.mode == "half"
+
+
+@pytest.mark.parametrize(
+    ("words", "rates"),
+    [
+        (["backbone.pretrained", "torchvision_lraspp"], (1, 2, 2, 2)),
+        (["pretrained", "torchvision_lraspp", "head.low_tap=c3_first", "head.gate_bias=false"], (1, 2, 2, 2)),
+        (["backbone.pretrained", "torchvision_lraspp", "backbone.dilation_rule=old"], (1, 1, 2, 2)),
+        (["backbone.pretrained", "torchvision_v3"], (1, 1, 2, 2)),  # trained without dilation
+    ],
+    ids=str,
+)
+def test_dilation_follows_the_weights(words, rates, files):
+    """torchvision's segmentation networks dilate the block that loses its stride too."""
+    key, file, *rest = words
+    path = files(file).split("=")[1]
+    overrides = [FULL, f"model.{key}={path}", *(f"model.{word}" for word in rest)]
+    config = load_config("lraspp_v3_voc", overrides).config.model
+    model = build_model(config, 21)
+    assert tuple(block.depthwise.conv.dilation[0] for block in model.backbone.blocks[-4:]) == rates
+    assert resolved(config).backbone.dilation_rule == ("new" if rates[1] == 2 else "old")
 
 
 def test_without_weights_the_family_decides():
@@ -88,7 +112,7 @@ def test_full_tail_into_a_reduced_one(config, file, cut, last, first, files, cap
     [
         (["resnet"], "resnet.pth holds conv1.weight"),
         (["damaged"], "damaged.pth is not a whole checkpoint"),
-        (["nowhere"], "no checkpoint at .*nowhere.pth"),
+        (["nowhere"], "no checkpoint at .*nowhere.pth; give the path of a file, or torchvision or timm to download"),
         (["torchvision_v3"], r"stem.conv.weight: \(16, 3, 3, 3\) in the file, \(32, 3, 3, 3\) in the network; .* more"),
         (["torchvision_v2", "model.backbone.width_mult=0.75"], r"stem.conv.weight: \(32, 3, 3, 3\) in the file, \(24"),
         # a wrong width is no reduced tail, whatever the tail
@@ -104,7 +128,7 @@ def test_what_does_not_fit_is_named(overrides, said, files):
 
 def test_own_checkpoint(tmp_path, files):
     """A checkpoint's backbone, with the epsilon and preprocessing it was trained with."""
-    config = load_config(V2, [files("timm_v2")]).config
+    config = load_config(V2, [files("timm_v2"), "model.backbone.dilation_rule=new"]).config
     config.model = resolved(config.model)
     trained = build_model(config.model, 5)
     checkpoint = {
@@ -114,12 +138,22 @@ def test_own_checkpoint(tmp_path, files):
     torch.save(checkpoint, tmp_path / "best.ckpt")
     model = create_model(V2, [f"model.backbone.pretrained={tmp_path / 'best.ckpt'}"])
     assert (model.backbone.stem.norm.eps, model.preprocess.mode) == (1e-5, "imagenet")
+    assert model.backbone.architecture == trained.backbone.architecture
     for key, value in trained.backbone.state_dict().items():
         assert torch.equal(value, model.backbone.state_dict()[key]), key
     whole = create_model(V2, [f"model.pretrained={tmp_path / 'best.ckpt'}"], num_classes=5)
     assert torch.equal(whole.head.low_classifier.weight, trained.head.low_classifier.weight)
     with pytest.raises(UserError, match=r"head\.low_classifier\.weight"):
         create_model(V2, [f"model.pretrained={tmp_path / 'best.ckpt'}"], num_classes=19)
+
+
+@pytest.mark.parametrize("file", ["torchvision_v2", "timm_v2"])
+def test_a_classifier_s_file_fills_backbone_and_head(file, files):
+    path = files(file).split("=")[1]
+    model = create_model("paper/classification", [f"model.pretrained={path}"])
+    stored = torch.load(path, weights_only=True)
+    name = "classifier.1.weight" if file == "torchvision_v2" else "classifier.weight"
+    assert torch.equal(model.head.fc.weight, stored[name])
 
 
 def test_resolved_needs_no_file(files):
@@ -137,6 +171,7 @@ def test_resolved_needs_no_file(files):
         ("torchvision", "mnasnet_b1", 1.3, "mnasnet1_3"),
         ("torchvision", "mobilenet_v3_small", 1.0, "mobilenet_v3_small"),
         ("timm", "mnasnet_small", 1.0, "mnasnet_small"),
+        ("timm", "mobilenet_v1", 1.25, "mobilenetv1_125"),
         ("timm", "mobilenet_v3_large_minimalistic", 1.0, "tf_mobilenetv3_large_minimal_100"),
     ],
 )
@@ -154,10 +189,13 @@ def test_a_family_has_its_name_on_the_hub(where, family, width, name, monkeypatc
     weights = read_pretrained(where, family, width)
     if where == "torchvision":
         assert urls == [torchvision.models.get_model_weights(name).DEFAULT.url]
-    minimalistic = family.endswith("minimalistic")
-    assert weights.preprocess == ("half" if minimalistic else "imagenet")
+        mean = torchvision.models.get_model_weights(name).DEFAULT.transforms().mean
+    else:
+        mean = timm.models.get_pretrained_cfg(name).mean
+    assert weights.preprocess == ("half" if mean[0] == 0.5 else "imagenet")
     assert weights.eps == (1e-3 if "v3" in name else 1e-5)
-    load_backbone(Backbone(BACKBONES[family](width_mult=width), ("last_conv",)), weights)
+    architecture = BACKBONES[family](width_mult=width)
+    load_backbone(Backbone(architecture, ("last_conv" if architecture.last_conv else "c5",)), weights)
 
 
 @pytest.mark.parametrize("where", ["torchvision", "timm"])

@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from densevision.backbones import BACKBONES, Backbone
-from densevision.backbones.pretrained import load_backbone, read_pretrained
+from densevision.backbones.pretrained import TIMM_NAMES, TORCHVISION_BACKBONES, load_backbone, read_pretrained
 from densevision.classification import ClassificationHead
 from densevision.layers import NormSpec, Preprocess
 from densevision.models import create_model
@@ -26,13 +26,16 @@ REFERENCES = [
     ("torchvision", "mnasnet1_0", "mnasnet_b1", 1.0),
     ("torchvision", "mnasnet1_3", "mnasnet_b1", 1.3),
     ("timm", "mobilenetv1_100", "mobilenet_v1", 1.0),
+    ("timm", "mobilenetv1_125", "mobilenet_v1", 1.25),
     ("timm", "semnasnet_050", "mnasnet_a1", 0.5),
+    ("timm", "semnasnet_075", "mnasnet_a1", 0.75),
     ("timm", "semnasnet_100", "mnasnet_a1", 1.0),
     ("timm", "semnasnet_140", "mnasnet_a1", 1.4),
     ("timm", "mnasnet_050", "mnasnet_b1", 0.5),
     ("timm", "mnasnet_100", "mnasnet_b1", 1.0),
     ("timm", "mnasnet_small", "mnasnet_small", 1.0),
     ("timm", "mobilenetv2_035", "mobilenet_v2", 0.35),
+    ("timm", "mobilenetv2_050", "mobilenet_v2", 0.5),
     ("timm", "mobilenetv2_075", "mobilenet_v2", 0.75),
     ("timm", "mobilenetv2_100", "mobilenet_v2", 1.0),
     ("timm", "mobilenetv2_140", "mobilenet_v2", 1.4),
@@ -89,6 +92,12 @@ def classifier_of(weights, architecture, num_classes=1000, **backbone_arguments)
     head.load_state_dict(weights.part("head"))
     network = nn.ModuleDict({"backbone": backbone, "head": head}).eval()
     return network, lambda images: head(backbone(images)[last])
+
+
+def test_every_network_that_can_be_downloaded_is_compared():
+    hubs = {"torchvision": TORCHVISION_BACKBONES, "timm": TIMM_NAMES}
+    known = {(hub, name, *network) for hub, names in hubs.items() for network, name in names.items()}
+    assert known <= set(REFERENCES)
 
 
 @pytest.mark.parametrize(("source", "name", "family", "width"), REFERENCES)
