@@ -8,14 +8,22 @@ from datamodules.folders import FoldersDataModule
 from datamodules.voc import VocDataModule, VocMasksDataModule
 from datamodules.yolo import YoloDataModule
 
-DATAMODULES: dict[str, type[DataModule]] = {
-    "cityscapes": CityscapesDataModule,
-    "class_folders": ClassFoldersDataModule,
-    "coco": CocoDataModule,
-    "folders": FoldersDataModule,
-    "imagenet": ImageNetDataModule,
-    "voc": VocDataModule,
-    "yolo": YoloDataModule,
+# the formats by the task that they hold labels for; voc has both masks and boxes
+TASK_DATAMODULES: dict[str, dict[str, type[DataModule]]] = {
+    "segmentation": {
+        "cityscapes": CityscapesDataModule,
+        "folders": FoldersDataModule,
+        "voc": VocMasksDataModule,
+    },
+    "detection": {
+        "coco": CocoDataModule,
+        "voc": VocDataModule,
+        "yolo": YoloDataModule,
+    },
+    "classification": {
+        "class_folders": ClassFoldersDataModule,
+        "imagenet": ImageNetDataModule,
+    },
 }
-# formats that hold both boxes and masks: what reads the masks
-MASK_DATAMODULES: dict[str, type[DataModule]] = {"voc": VocMasksDataModule}
+# all of them, voc with its boxes
+DATAMODULES = {name: module for modules in TASK_DATAMODULES.values() for name, module in modules.items()}

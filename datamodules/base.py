@@ -211,8 +211,10 @@ def check_batch_size(size: int, data: DataConfig, world_size: int = 1) -> None:
     """Raise a UserError if ``size`` training pictures do not fill one batch of every process."""
     if size < data.batch_size * world_size:
         processes = f" in each of {world_size} processes" if world_size > 1 else ""
+        fitting = size // world_size
+        change = f"set data.batch_size to {fitting}{' or less' * (fitting > 1)}" if fitting else "start fewer processes"
         raise UserError(
-            f"the training split '{data.train_split}' has {size} pictures, fewer than one batch of "
-            f"{data.batch_size}{processes}; set data.batch_size to {max(1, size // world_size)} or less",
+            f"the training split '{data.train_split}' has {size} picture{'s' * (size != 1)}, fewer than one batch of "
+            f"{data.batch_size}{processes}; {change}",
             key="data.batch_size",
         )

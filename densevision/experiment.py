@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from datamodules import DATAMODULES, MASK_DATAMODULES
+from datamodules import DATAMODULES, TASK_DATAMODULES
 from densevision.checkpoint import read_densevision_checkpoint, stored_config, stored_label_map
 from densevision.config import Config, LoadedConfig, config_to_dict, flat_items, lookup
 from densevision.errors import Stopped, UserError
@@ -50,9 +50,15 @@ TASKS: dict[str, Callable[..., BaseTask]] = {
 
 
 def build_datamodule(config: Config) -> Any:
-    """The datamodule that ``data.name`` names; nothing is read yet."""
-    table = {**DATAMODULES, **(MASK_DATAMODULES if config.task == "segmentation" else {})}
-    return lookup("data set", config.data.name, table, key="data.name")(config.data, seed=config.seed)
+    """The datamodule that ``data.name`` names for the task; nothing is read yet.
+
+    Raises:
+        UserError: no such format, or one that has no labels for the task.
+    """
+    fitting, name = TASK_DATAMODULES[config.task], config.data.name
+    if name in DATAMODULES and name not in fitting:
+        raise UserError(f"{name} has no labels for {config.task}; known: {', '.join(fitting)}", key="data.name")
+    return lookup("data set", name, fitting, key="data.name")(config.data, seed=config.seed)
 
 
 def build_task(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from datamodules import CityscapesDataModule
+from datamodules.base import check_batch_size
 from datamodules.collate import collate_segmentation
 from datamodules.loader import Loader
 from datamodules.samplers import EvalSampler
@@ -94,6 +95,19 @@ def test_sizes_that_cannot_share_a_batch_say_what_to_set():
 def test_a_batch_that_the_split_does_not_fill_is_refused(tree):
     with pytest.raises(UserError, match=r"6 pictures, fewer than one batch of 8; set data\.batch_size to 6"):
         datamodule(tree, batch_size=8).train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("size", "world_size", "said"),
+    [
+        (6, 1, r"6 pictures, .* batch of 8; set data\.batch_size to 6 or less"),
+        (1, 1, r"1 picture, .* batch of 8; set data\.batch_size to 1$"),
+        (2, 4, "2 pictures, .* batch of 8 in each of 4 processes; start fewer processes"),
+    ],
+)
+def test_what_fits_a_small_split_is_said(size, world_size, said):
+    with pytest.raises(UserError, match=said):
+        check_batch_size(size, DataConfig(batch_size=8), world_size)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
