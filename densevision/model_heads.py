@@ -98,7 +98,17 @@ _TASK_HEADS = {
 
 
 def ssdlite_features(head: HeadConfig, architecture: Architecture) -> tuple[str, ...]:
-    """The backbone's features that an SSDLite head reads, fine to coarse."""
+    """The backbone's features that an SSDLite head reads, fine to coarse.
+
+    Raises:
+        UserError: output stride 8, at which the maps are not those that the head and its anchors are meant for.
+    """
+    if architecture.feature_info["c5"].stride < 16:
+        raise UserError(
+            "SSDLite reads maps of stride 16 and coarser, so its output stride is 16 or 32, not 8; for small objects "
+            "set model.head.first_map=c3_expansion",
+            key="model.backbone.output_stride",
+        )
     # V1 has no last 1x1; its last block is what comes before the pooling
     published = ("c4_expansion", "last_conv" if architecture.last_conv else "c5")
     return published if head.first_map in published else (head.first_map, *published)

@@ -116,6 +116,13 @@ def test_mistakes_are_sentences(override, said):
     assert f"override '{override}'" in str(caught.value)
 
 
+@pytest.mark.parametrize("first_map", ["c4_expansion", "c3_expansion"])
+def test_ssdlite_has_output_stride_16_or_32(first_map):
+    words = ["model.backbone.output_stride=8", f"model.head.first_map={first_map}"]
+    with pytest.raises(UserError, match=r"override 'model\.backbone\.output_stride=8': .* 16 or 32, not 8"):
+        create_model("ssdlite_v3_coco", words)
+
+
 def test_reduced_tail_true_is_the_segmentation_cut():
     config = load_config("lraspp_v3_cityscapes").config.model
     assert config.backbone.reduced_tail == "segmentation"
