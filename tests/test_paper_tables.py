@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 
 from densevision.cli import run
 from densevision.cli.paper_report import COMMAND
@@ -129,6 +131,21 @@ def test_classifiers_to_the_unit(paper):
         assert (ours[0], round(ours[1] / 1e6, 2)) == (params, madds), backbone
 
 
+def test_a_count_to_the_unit_and_a_remembered_figure_are_what_the_rows_say(paper):
+    """Every family without an installable twin is held to the unit; figures nobody checked say so."""
+    rows = {(row.backbone, row.width, row.resolution): row for row in CLASSIFIERS}
+    for case, (params, madds) in EXACT_CLASSIFIERS.items():
+        if case[0].startswith(("mobilenext", "proxyless", "fbnet")):
+            assert (rows[case].exact[0], round(rows[case].exact[1] / 1e6, 2)) == (params, madds)
+    assert [row.model for row in CLASSIFIERS if "from memory" in row.note] == [
+        "V3-Large 0.35",
+        "V3-Small 0.35",
+        *(f"MnasNet-A1 {width}" for width in (1.4, 0.75, 0.5, 0.35)),
+    ]
+    assert all(row.exact for row in CLASSIFIERS if row.note)
+    assert "| V3-Large 1.0 | 224 | 5.4 | 5.483 | +1.5% | 217 | 216.590 | -0.2% | 75.2 | ok, as printed |" in paper[2]
+
+
 def test_a_classifier_out_of_tolerance_is_seen():
     row = next(row for row in CLASSIFIERS if row.model == "V3-Large 1.0")
     assert not compare_classifier(row).problems  # 5.483 M are printed as 5.4
@@ -162,6 +179,25 @@ def test_profile_command(tmp_path, capsys):
     figures = json.loads(file.read_text())
     assert figures["paper_madds"] == pytest.approx(7.74e9, rel=0.01)
     assert figures["layers"][0]["input"] == [1025, 2049, 3]
+
+
+def test_the_table_names_every_activation_and_what_a_sandglass_expands_to(tmp_path, capsys):
+    file = tmp_path / "profile.json"
+    assert run("profile", ["paper/classification", "model.backbone.name=mobilenet_v3_large", "--json", str(file)]) == 0
+    acts = {row["name"]: row["act"] for row in json.loads(file.read_text())["layers"]}
+    assert (acts["head.pre_logits"], acts["head.fc"]) == ("hswish", "")
+    assert "sandglass" not in capsys.readouterr().out
+    assert run("profile", ["paper/classification", "model.backbone.name=mobilenext"]) == 0
+    assert "exp of a sandglass is its bottleneck" in capsys.readouterr().out
+
+
+def test_profile_says_which_weights_do_not_fit(tmp_path, capsys):
+    torch.save(torchvision.models.mobilenet_v3_small().state_dict(), tmp_path / "small.pth")
+    words = [f"model.backbone.pretrained={tmp_path / 'small.pth'}", "model.backbone.reduced_tail=false"]
+    assert run("profile", ["lraspp_v3_voc", *words]) == 1
+    assert "small.pth does not fit the network (blocks." in capsys.readouterr().err
+    assert run("profile", ["lraspp_v3_voc", *words, "model.backbone.name=mobilenet_v3_small"]) == 0
+    assert "picture" in capsys.readouterr().out
 
 
 def test_classes_may_be_said(capsys):
