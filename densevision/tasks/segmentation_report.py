@@ -94,7 +94,9 @@ def write_report(
         figures = [_percent(value) for value in (line.iou, line.recall, line.precision, line.share)]
         taken = f"{line.taken_for} ({_percent(line.taken_share)} of it)" if line.taken_for else ""
         text.append(f"| {' | '.join([line.name, *figures, taken])} |")
-    text += ["", "![who is taken for whom](confusion.png)", "", "## The worst pictures", ""]
+    text += ["", "![who is taken for whom](confusion.png)", ""]
+    text += ["A row is a true class; its numbers say what its pixels were taken for, in percent.", ""]
+    text += ["## The worst pictures", ""]
     for (name, miou, _), file in zip(worst, files, strict=True):
         text += [f"{name}: mIoU {_percent(miou)} over the classes in it", "", f"![{name}](<{file}>)", ""]
     with atomic_write(folder / "report.md") as partial:
