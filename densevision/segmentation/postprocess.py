@@ -61,7 +61,7 @@ def _running_maximum(logits: Tensor, size: tuple[int, int], align_corners: bool)
         torch.gt(rival, best, out=better.view(torch.bool))
         # the latest class that was better is the one with the greatest index; masked_fill_ takes 30 times as long
         torch.maximum(winner, better.mul_(index), out=winner)
-        torch.maximum(best, rival, out=best)
+        best = torch.maximum(best, rival, out=rival)  # what was just written is still in the cache
     return winner[:, 0]
 
 
