@@ -45,6 +45,7 @@ setup(
         "pillow",
         "pycocotools",
         "rich",
+        "simplejpeg",
         "torch",
         "torchmetrics",
         "torchvision",

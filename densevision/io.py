@@ -7,7 +7,8 @@ The rules for a picture, the same in training, evaluation and prediction:
 - **Pixels are taken as stored; an EXIF orientation is ignored.** Boxes and labels refer to stored pixels, so does
   every prediction, and one that turned the picture would not match them. :func:`exif_orientation` tells.
 - A file that does not hold its whole picture is an error. Decoders fill the missing part with grey and go on, so
-  the structure of PNG and JPEG files is checked before they are decoded.
+  the structure of PNG and JPEG files is checked before they are decoded, and what libjpeg warns of is an error.
+  Nothing tells of damage to a JPEG (or a format without checksums) after which it can be decoded to its end.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from densevision.damage import JPEG, PNG, check_jpeg, check_pixels, check_png
+from densevision.damage import JPEG, PNG, check_jpeg, check_pixels, check_png, check_png_rows
 from densevision.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _PARTIAL = ".partial"  # in the names of files that are being written
+_HARMLESS = ("SOS parameters", "Adobe", "JFIF")  # words of libjpeg's warnings that leave the pixels alone
 _TURN_BACK = {  # EXIF orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -57,10 +60,7 @@ def read_image(path: str | Path) -> np.ndarray:
         check_png(path, data)
         image = _decode(data)
     elif data.startswith(JPEG):
-        components, end = check_jpeg(path, data)
-        image = None if components == 4 else _decode(data)  # CMYK: the decoders differ, Pillow knows Adobe's
-        if image is not None and _ends_in_fill(image) and _wants_more_data(data, end, image):
-            raise UserError(f"{path} is damaged: its coded data ends before the picture does")
+        image = _decode_jpeg(path, data, check_jpeg(path, data))
     else:
         image = None
     return _decode_slowly(path, data) if image is None else image
@@ -80,6 +80,7 @@ def read_label(path: str | Path) -> np.ndarray:
             label = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
             if label is not None and label.ndim == 2:
                 return label // (255 // (2**depth - 1))  # decoders stretch 1, 2 and 4 bits to 0..255
+        check_png_rows(path, data)
     with _sentences(path), Image.open(io.BytesIO(data)) as image:
         check_pixels(path, *image.size)
         if image.format == "JPEG":
@@ -260,8 +261,25 @@ def _decode(data: bytes) -> np.ndarray | None:
         return None
 
 
+def _decode_jpeg(path: Path, data: bytes, components: int) -> np.ndarray | None:
+    """libjpeg's pixels, which are OpenCV's, but what it warns of is heard. None for what is left to Pillow."""
+    colors = "CMYK" if components == 4 else "RGB"
+    try:
+        image = simplejpeg.decode_jpeg(data, colors)
+    except ValueError as warning:
+        try:
+            image = simplejpeg.decode_jpeg(data, colors, strict=False)
+        except ValueError:
+            return None
+        if not any(word in str(warning) for word in _HARMLESS):
+            raise UserError(f"{path} is damaged ({warning}); if it looks right, write it anew") from None
+    return None if components == 4 else image  # Pillow knows Adobe's CMYK
+
+
 def _decode_slowly(path: Path, data: bytes) -> np.ndarray:
-    """Pillow's decoders: every format, strict about missing data."""
+    """Pillow's decoders: every format."""
+    if data.startswith(PNG):
+        check_png_rows(path, data)
     with _sentences(path), Image.open(io.BytesIO(data)) as image:
         check_pixels(path, *image.size)
         stored = _as_stored(image)
@@ -293,17 +311,3 @@ def _sentences(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is too large: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, TypeError) as error:
         raise UserError(f"{path} is damaged or cut short: {error}") from error
-
-
-def _ends_in_fill(image: np.ndarray) -> bool:
-    """Whether the last block is the mid-grey with which JPEG decoders fill what they have no data for."""
-    return bool((image[-1, -4:] == 128).all())
-
-
-def _wants_more_data(data: bytes, end: int, image: np.ndarray) -> bool:
-    """Whether further coded data would change the picture: it had too little, and its end was made up.
-
-    A picture that ends in honest grey is complete, and its decoder passes over data that follows.
-    """
-    longer = _decode(data[:end] + b"\x5a" * 256 + data[end:])
-    return longer is None or not np.array_equal(longer, image)

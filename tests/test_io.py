@@ -198,6 +198,72 @@ def test_a_jpeg_whose_data_ends_early_is_not_filled_with_grey(tmp_path, picture)
         read_image(path)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_jpeg_that_is_cut_and_closed_is_damaged(tmp_path, picture, mode, share, options):
+    path = save(tmp_path / "a.jpg", picture, mode, quality=95, **options)
+    data = path.read_bytes()
+    assert read_image(path).shape == picture.shape
+    begun = data.index(b"\xff\xda") + 14
+    path.write_bytes(data[: begun + int(share * (len(data) - begun))].rstrip(b"\xff") + b"\xff\xd9")
+    with pytest.raises(UserError, match=r"a\.jpg is (damaged|cut short)"):
+        read_image(path)
+
+
+def test_a_hole_between_the_restart_markers_of_a_jpeg_is_damage(tmp_path, picture):
+    path = save(tmp_path / "a.jpg", picture, quality=95, restart_marker_rows=1)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"\xff\xd0") + 10] + data[data.index(b"\xff\xd1") - 10 :])
+    with pytest.raises(UserError, match=r"a\.jpg is damaged"):
+        read_image(path)
+
+
+def test_scans_that_a_progressive_jpeg_lacks_are_damage(tmp_path, picture):
+    path = save(tmp_path / "a.jpg", picture, progressive=True)
+    data = path.read_bytes()
+    scans = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
+    assert len(scans) > 5
+    for start in scans[1:]:
+        tables = data.rfind(b"\xff\xc4", 0, start)  # come before their scan
+        path.write_bytes(data[:tables] + b"\xff\xd9")
+        with pytest.raises(UserError, match=r"its last scans are missing|is damaged"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["RGB", "L", "P"])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_png_with_too_few_rows_is_cut_short(tmp_path, picture, kind, interlaced):
+    channels = 3 if kind == "RGB" else 1
+    rows = b"".join(b"\0" + row.tobytes() for row in np.resize(picture, (48, 64 * channels)))
+    palette = [(b"PLTE", bytes(768))] if kind == "P" else []
+    color = {"L": 0, "RGB": 2, "P": 3}[kind]
+    path = tmp_path / "a.png"
+    for end, whole in ((len(rows), not interlaced), (len(rows) // 2, False), (0, False)):
+        chunks = [
+            (b"IHDR", struct.pack(">IIBBBBB", 64, 48, 8, color, 0, 0, interlaced)),
+            *palette,
+            (b"IDAT", zlib.compress(rows[:end])),
+            (b"IEND", b""),
+        ]
+        data = b"".join(struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks)
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+        for read in (read_image,) if kind == "RGB" else (read_image, read_label):
+            if whole:
+                assert read(path).shape[:2] == (48, 64)
+            else:
+                with pytest.raises(UserError, match=r"a\.png is cut short"):
+                    read(path)
+
+
+def test_what_libjpeg_warns_of_without_harm_is_fine(tmp_path, picture):
+    path = save(tmp_path / "a.jpg", picture, quality=95)
+    wanted, data = read_image(path), bytearray(path.read_bytes())
+    data[data.index(b"\xff\xda") + 12] = 10  # the scan's end in the spectrum, as some cameras write it
+    path.write_bytes(data)
+    assert np.array_equal(read_image(path), wanted)
+
+
 def test_a_jpeg_that_ends_in_honest_grey_is_fine(tmp_path, picture):
     padded = np.full((64, 64, 3), 128, np.uint8)
     padded[:48] = picture
