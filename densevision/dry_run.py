@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from densevision.config import LoadedConfig
-from densevision.config.schema import TrainerConfig
+from densevision.config.schema import Config, TrainerConfig
 from densevision.errors import UserError
-from densevision.experiment import build_datamodule, build_task, class_weights
+from densevision.experiment import build_datamodule, build_task, check_end, class_weights
 from densevision.models import check_batch_norm, resolved
 from densevision.structures import SampleKey
 from densevision.training.optim import build_optimizer
@@ -40,6 +40,9 @@ def dry_run(loaded: LoadedConfig, console: Console) -> None:
         console.print(f"{topic:10} {text}", highlight=False, soft_wrap=True)
 
     with loaded.blaming_origin():
+        check_end(config)
+        config.model = resolved(config.model)
+        meant = deepcopy(config)  # what the run would be
         data, settings = config.data, config.trainer
         batch_size, processes = data.batch_size, _processes(settings)
         data.cache, data.num_workers = "none", 0  # a store is filled by the run
@@ -55,7 +58,6 @@ def dry_run(loaded: LoadedConfig, console: Console) -> None:
 
         torch.manual_seed(config.seed)
         check_batch_norm(config.model, data.crop_size or data.image_size, batch_size)
-        config.model = resolved(config.model)
         task = build_task(config, datamodule.label_map, class_weights(config, datamodule))
         parameters = sum(parameter.numel() for parameter in task.model.parameters())
         say("model", f"{config.model.head.name} on {config.model.backbone.name}, {parameters / 1e6:.2f} M parameters")
@@ -78,11 +80,11 @@ def dry_run(loaded: LoadedConfig, console: Console) -> None:
             f"about {_size(total)} a process: {_size(fixed + averaged)} for weights, gradients and optimiser, and "
             f"{_size(each)} for each of {batch_size} pictures, at {settings.precision}",
         )
-        _say_where(loaded, run_dir, say)
+        _say_where(meant, run_dir, say)
 
 
-def _say_where(loaded: LoadedConfig, run_dir: Path, say: Any) -> None:
-    point = find_resume_point(loaded.config.trainer.resume, run_dir, loaded.config)
+def _say_where(config: Config, run_dir: Path, say: Any) -> None:
+    point = find_resume_point(config.trainer.resume, run_dir, config)
     there = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise UserError(f"{there} is no folder that can be written to; the run is to lie in {run_dir}", "output_dir")

@@ -98,7 +98,8 @@ def _train(loaded: LoadedConfig, console: Console, signals: StopSignals) -> dict
     config, run_dir = loaded.config, loaded.run_dir
     quiet_libraries()
     with loaded.blaming_origin():
-        _check_run(config)
+        processes_of(config.trainer)
+        check_end(config)
         datamodule = build_datamodule(config)
         datamodule.setup("fit")
         datamodule.train_dataloader()  # says so now if the split does not fill a batch
@@ -111,7 +112,7 @@ def _train(loaded: LoadedConfig, console: Console, signals: StopSignals) -> dict
         origin = describe_origin(task, datamodule) if is_first_process() else {}
         if origin and (note := write_origin(run_dir, origin)):
             console.print(f"warning: {note}", highlight=False)
-    trainer.logger = build_wandb_logger(config, run_dir, origin)
+    trainer.logger = build_wandb_logger(config, run_dir, origin, console)
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     console.print(
         f"{config.model.head.name} on {config.model.backbone.name}: {parameters / 1e6:.2f} M parameters; "
@@ -217,9 +218,8 @@ def _check_same_model(config: Config, trained: Config) -> None:
             raise UserError(f"the checkpoint was trained with {trained_with}; only training changes that", key=key)
 
 
-def _check_run(config: Config) -> None:
-    """Mistakes that would show late or never: a training without an end, processes that nobody starts."""
-    processes_of(config.trainer)
+def check_end(config: Config) -> None:
+    """Refuse a training without an end."""
     if config.trainer.max_steps is None and config.trainer.max_epochs is None:
         raise UserError("give trainer.max_steps or trainer.max_epochs, so that the training ends")
 
@@ -252,11 +252,6 @@ def _begin_run_directory(config: Config, run_dir: Path, processes: int, console:
         console.print(f"the earlier run now lies in {aside}")
     point = find_resume_point(resume, run_dir, config)
     if point is not None:
-        if config.trainer.max_steps is not None and point.step >= config.trainer.max_steps:
-            raise UserError(
-                f"{run_dir} holds a finished run of {point.step} steps: raise trainer.max_steps to go on, "
-                "choose another output_dir, or begin again with trainer.resume=never"
-            )
         notes = [f"warning: {note}" for note in point.notes]
         if point.processes != processes:
             notes.append(

@@ -77,7 +77,8 @@ def submit(config: str, overrides: Sequence[str], seeds: Sequence[int], loaded: 
         raise UserError("there is no sbatch here: call --slurm where jobs are submitted, or leave it out")
     listed = ",".join(map(str, seeds))
     command = ["sbatch", f"--array={listed}", f"--job-name={loaded.run_dir.name}", str(SCRIPT)]
-    done = subprocess.run([*command, config, *overrides, "--seeds", listed], capture_output=True, text=True)
+    known = {"PYTHON": sys.executable, **os.environ}  # sbatch hands them on, and the job may start in another folder
+    done = subprocess.run([*command, config, *overrides, "--seeds", listed], env=known, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"sbatch refused: {' '.join(done.stderr.split())}")
     console.print(done.stdout.strip(), highlight=False)

@@ -19,6 +19,7 @@ from densevision.structures import LabelMap
 from densevision.training.compiled import compile_training
 from densevision.training.exhibits import Chart, ShownPicture
 from densevision.training.optim import build_optimizer, build_scheduler
+from densevision.training.stopping import ballot
 
 # A loss sum over millions of pixels would overflow half precision; a power of two scales it without rounding.
 _LOSS_SCALE = 2.0**-20
@@ -36,8 +37,8 @@ class BaseTask(pl.LightningModule):
         report: the same as ``--json`` of the evaluation has it.
         averaged: whether evaluations and checkpoints are of averaged weights (:class:`densevision.training.ema.EMA`).
         loss_sum, loss_count: of all processes since the training log last took them; the same in each of them.
-        asks_to_stop: whether this process wants the training to end after a step.
-        stop_votes: how many processes did so before the latest step, on the device; the same in each of them.
+        asks_to_stop: the signal by which this process wants the training to end after a step, if any.
+        stop_votes: of all processes before the latest step (``stopping.ballot``); the same in each of them.
     """
 
     monitor = ""
@@ -54,11 +55,11 @@ class BaseTask(pl.LightningModule):
         self.evaluation: dict[str, float] = {}
         self.report: dict[str, Any] = {}
         self.averaged = False
-        self.asks_to_stop = False
+        self.asks_to_stop: int | None = None
         for name in ("loss_sum", "loss_count"):
             self.register_buffer(name, torch.zeros(()))  # in the checkpoint: a resumed log goes on in its middle
         self.register_buffer("step_totals", torch.zeros(2), persistent=False)  # of this process; sum and count
-        self.stop_votes = torch.zeros(())
+        self.stop_votes = ballot(None, self.step_totals)
 
     @property
     def optim(self) -> OptimConfig:
@@ -102,12 +103,11 @@ class BaseTask(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Divide the gradients by the count of all processes and accumulated batches; runs before any clipping."""
-        asks = self.step_totals.new_full((1,), float(self.asks_to_stop))
-        totals = torch.cat([self.step_totals, asks])
+        totals = torch.cat([self.step_totals, ballot(self.asks_to_stop, self.step_totals)])
         self.step_totals.zero_()
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(totals)
-        total, count, self.stop_votes = totals
+        total, count, self.stop_votes = totals[0], totals[1], totals[2:]
         self.loss_sum += total
         self.loss_count += count
         # Lightning divided the loss by the accumulated batches, DDP the gradients by the processes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from densevision.errors import Stopped, UserError
 from densevision.io import atomic_write
-from densevision.training.stopping import LateNumber, StopSignals
+from densevision.training.stopping import LateNumbers, StopSignals, ballot, elected
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 NEXT = "next.ckpt"  # while a save lasts; after a kill it may stay, and the next save writes over it
@@ -29,8 +28,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         try:
             with atomic_write(path) as temporary:
-                torch.save(checkpoint, temporary)
-        except (UserError, RuntimeError) as error:  # torch's writer has no OSError for a full disk
+                try:
+                    torch.save(checkpoint, temporary)
+                except RuntimeError as error:  # torch's writer does not say what the system said
+                    free = shutil.disk_usage(temporary.parent).free / 2**20
+                    full = f"the disk is full ({free:.1f} MiB are free)"
+                    reason = full if free < 1 else f"{str(error).splitlines()[0]}, with {free:.0f} MiB free on the disk"
+                    raise UserError(f"{path} cannot be written: {reason}") from error
+        except UserError as error:
             raise UserError(f"{error}; the checkpoint before it is whole") from error
 
 
@@ -43,7 +48,7 @@ class Checkpoints(Checkpoint):
 
     A signal that asks to stop (Ctrl-C, SIGTERM, or SIGUSR1, by which SLURM tells that the time is nearly over) lets the
     step end, and an evaluation that belongs to it, saves and raises :class:`densevision.errors.Stopped`. Of several
-    processes all stop at the same step, whichever got the signal.
+    processes all stop at the same step by the same signal, whichever got it.
 
     Lightning's ModelCheckpoint is not used: its ``save_last`` is not the last when the metric worsens.
     """
@@ -55,7 +60,7 @@ class Checkpoints(Checkpoint):
         self.best: float | None = None
         self.best_step = 0
         self._last_is_whole = False
-        self._votes = LateNumber()
+        self._votes = LateNumbers()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.listen()
@@ -68,7 +73,7 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         task: Any = pl_module
-        task.asks_to_stop = self.signals.received is not None
+        task.asks_to_stop = self.signals.received
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self.best_step}
@@ -83,16 +88,14 @@ class Checkpoints(Checkpoint):
         if loop._should_accumulate():
             return
         task: Any = pl_module
+        stop = self.signals.received
         if trainer.world_size > 1:
-            stop = self._votes.exchange(task.stop_votes) > 0  # of the step before: nobody waits for the device
-        else:
-            stop = self.signals.received is not None
-        due = stop or trainer.global_step % self.every == 0
+            stop = elected(self._votes.exchange(task.stop_votes))  # of the step before: nobody waits for the device
+        due = stop is not None or trainer.global_step % self.every == 0
         # a checkpoint before an evaluation would, resumed, take it for done
         if due and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
             self._save(trainer)
-            if stop:
-                self._stop(trainer)
+            self._stop(trainer, stop)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
@@ -104,15 +107,14 @@ class Checkpoints(Checkpoint):
         if better:
             self.best, self.best_step = score, trainer.global_step
         self._save(trainer, better)
-        asked = torch.tensor(float(self.signals.received is not None), device=task.device)
+        votes = ballot(self.signals.received, task.step_totals)
         if trainer.world_size > 1:
-            dist.all_reduce(asked)
-        if float(asked):
-            self._stop(trainer)
+            dist.all_reduce(votes)
+        self._stop(trainer, elected(votes.tolist()))
 
-    def _stop(self, trainer: pl.Trainer) -> None:
-        if not trainer.should_stop:  # a run at its end may end
-            raise Stopped(self.signals.received or signal.SIGTERM)
+    def _stop(self, trainer: pl.Trainer, number: int | None) -> None:
+        if number is not None and not trainer.should_stop:  # a run at its end may end
+            raise Stopped(number)
 
     def _save(self, trainer: pl.Trainer, is_best: bool = False) -> None:
         new, last = self.folder / NEXT, self.folder / LAST

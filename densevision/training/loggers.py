@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +15,17 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
 
 from densevision.config import config_to_dict
 from densevision.config.schema import Config
 from densevision.errors import UserError
+from densevision.launch import is_first_process
 from densevision.structures import IGNORE_INDEX, LabelMap
 from densevision.training.exhibits import Chart, Confusion, ShownPicture
 from densevision.visualize import confusion_picture
 
+_PATIENCE = 10  # seconds; W&B itself tries for a minute and a half
 _MOST_ROWS = 10_000  # of a table that W&B draws a chart of
 
 
@@ -84,10 +89,11 @@ class RunLogger(WandbLogger):
             self.experiment.log_artifact(artifact)
 
 
-def build_wandb_logger(config: Config, run_dir: Path, origin: dict[str, Any]) -> RunLogger | None:
+def build_wandb_logger(config: Config, run_dir: Path, origin: dict[str, Any], console: Console) -> RunLogger | None:
     """One logger for the job; None where ``wandb.mode`` is disabled.
 
-    A resumed run keeps its id, which lies in ``run_dir/wandb_id.txt``; under a W&B agent it is the agent's.
+    A resumed run keeps its id, which lies in ``run_dir/wandb_id.txt``; under a W&B agent it is the agent's. With a
+    login and no way to the server (many clusters' nodes have none) ``auto`` goes on offline, and says so.
 
     Args:
         config: resolved; it becomes W&B's.
@@ -100,6 +106,14 @@ def build_wandb_logger(config: Config, run_dir: Path, origin: dict[str, Any]) ->
     mode = wandb_mode(config.wandb.mode)
     if mode == "disabled":
         return None
+    if mode == "online" and config.wandb.mode == "auto" and is_first_process() and (reason := unreachable()):
+        mode = "offline"
+        console.print(
+            f"warning: W&B cannot be reached ({reason}): this run is kept offline; where there is a network, "
+            f"wandb sync {run_dir}/wandb/offline-run-* uploads it",
+            highlight=False,
+            soft_wrap=True,
+        )
     id_file = run_dir / "wandb_id.txt"
     given = os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]
     run_id = id_file.read_text().strip() if id_file.exists() else given
@@ -135,14 +149,26 @@ def wandb_mode(mode: str) -> str:
     """``auto`` becomes what WANDB_MODE says; without it, online where there is a login and offline elsewhere.
 
     Raises:
-        UserError: the login is none that W&B knows.
+        UserError: the login has not the form of one.
     """
     if mode != "auto":
         return mode
     try:
-        return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+        return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
     except (wandb.Error, ValueError) as error:
         raise _not_online(error) from error
+
+
+def unreachable() -> str:
+    """Why W&B's server does not answer; "" where it does, whatever it says."""
+    address = wandb.setup().settings.base_url
+    try:
+        urllib.request.urlopen(address, timeout=_PATIENCE)  # by the proxies of the environment, as W&B's own client
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f"{address}: {getattr(error, 'reason', error)}"
+    return ""
 
 
 def _not_online(error: Exception) -> UserError:

@@ -52,12 +52,20 @@ def find_resume_point(resume: str, run_dir: Path, config: Config) -> ResumePoint
 
     Raises:
         UserError: the path is no whole checkpoint; every checkpoint of the run is damaged; or the checkpoint belongs
-            to another experiment (names the keys that differ).
+            to another experiment (names the keys that differ), or to a run that has reached its end.
     """
     if resume == "never":
         return None
-    if resume != "auto":
-        return _resume_point(Path(resume), config)
+    point = _resume_point(Path(resume), config) if resume != "auto" else _latest_point(run_dir, config)
+    if point is not None and config.trainer.max_steps is not None and point.step >= config.trainer.max_steps:
+        raise UserError(
+            f"{run_dir} holds a finished run of {point.step} steps: raise trainer.max_steps to go on, "
+            "choose another output_dir, or begin again with trainer.resume=never"
+        )
+    return point
+
+
+def _latest_point(run_dir: Path, config: Config) -> ResumePoint | None:
     own = [run_dir / "checkpoints" / name for name in (LAST, PREVIOUS)]
     found = [path for path in (*own, *run_dir.glob("hpc_ckpt_*.ckpt")) if path.exists()]
     notes: list[str] = []

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# of several that processes got, the first counts: SLURM's asks for more than an end, and may reach any of them
+STOPPING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
@@ -31,7 +33,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.getsignal(number) for number in _STOPPING}
+            self._before = {number: signal.getsignal(number) for number in STOPPING}
         self._listen_to(signal.SIGUSR1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # the command has held it back
         return self
@@ -56,25 +58,38 @@ class StopSignals:
             signal.signal(number, handler)
 
 
-class LateNumber:
-    """A number on the device that is read when the next one comes, so that nobody waits for the device."""
+def ballot(number: int | None, like: Tensor) -> Tensor:
+    """A process' vote, to be added up over all: (3,), 1 for the signal it got; on the device of ``like``."""
+    votes = like.new_zeros(len(STOPPING))
+    if number is not None:
+        votes[STOPPING.index(signal.Signals(number))] = 1.0
+    return votes
+
+
+def elected(votes: Sequence[float]) -> int | None:
+    """The signal by which all processes end, of the sum of their votes; None where none has got any."""
+    return next((number for number, count in zip(STOPPING, votes, strict=True) if count > 0), None)
+
+
+class LateNumbers:
+    """Numbers on the device that are read when the next ones come, so that nobody waits for the device."""
 
     def __init__(self) -> None:
         self._copy: Tensor | None = None
         self._event: torch.cuda.Event | None = None
 
-    def exchange(self, value: Tensor) -> float:
-        """Give a scalar and get the one given before, 0 at first."""
+    def exchange(self, values: Tensor) -> list[float]:
+        """Give (N,) numbers and get those given before, zeros at first."""
         if self._event is not None:
             self._event.synchronize()
-        before = 0.0 if self._copy is None else float(self._copy)
-        if value.is_cuda:
-            self._copy = torch.empty((), dtype=value.dtype, pin_memory=True)
-            self._copy.copy_(value, non_blocking=True)
+        before = [0.0] * len(values) if self._copy is None else self._copy.tolist()
+        if values.is_cuda:
+            self._copy = torch.empty_like(values, device="cpu", pin_memory=True)
+            self._copy.copy_(values, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
         else:
-            self._copy = value.clone()
+            self._copy = values.clone()
         return before
 
 

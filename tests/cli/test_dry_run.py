@@ -8,7 +8,7 @@ from tests.tasks.test_many_processes import draw
 
 @pytest.mark.parametrize("task", ["segmentation", "detection", "classification"])
 def test_it_tries_everything_on_a_machine_without_the_devices(tmp_path, capsys, task):
-    words = draw(task, tmp_path / "data", 40, 3)
+    words = [*draw(task, tmp_path / "data", 40, 3), "trainer.max_steps=10"]
     run = tmp_path / "run"
     devices = ["trainer.accelerator=gpu", "trainer.devices=8", "trainer.num_nodes=2", "trainer.accumulate=3"]
     words = [*words, *devices, "data.batch_size=2", "data.cache=raw", f"output_dir={run}"]
@@ -31,6 +31,7 @@ def test_it_tries_everything_on_a_machine_without_the_devices(tmp_path, capsys, 
         ("output_dir=/proc/version/run", "no folder that can be written to"),
         ("trainer.resume=nowhere.ckpt", "nowhere.ckpt"),
         ("trainer.precision=fp8", "bf16-mixed"),
+        ("trainer.max_steps=null", "so that the training ends"),
     ],
 )
 def test_mistakes_are_told(tmp_path, capsys, word, expected):
@@ -54,3 +55,14 @@ def test_the_estimate_follows_the_precision_and_the_size(tmp_path, capsys):
     assert 0.5 * plain < each("16-mixed", 256) == each("bf16-mixed", 256) < plain  # the loss stays in float32
     assert each("64-true", 256) == pytest.approx(2 * plain, rel=0.1)
     assert each("32-true", 512) == pytest.approx(4 * plain, rel=0.1)
+
+
+def test_a_run_that_is_there_is_gone_on_with_or_finished(tmp_path, capsys):
+    words = [*draw("segmentation", tmp_path / "data", 2, 1), "data.batch_size=2", f"output_dir={tmp_path / 'run'}"]
+    words += ["optim.schedule=constant", "model.head.pool_window=null"]
+    assert main(["train", *words, "trainer.max_steps=1"]) == 0
+    capsys.readouterr()
+    assert main(["train", *words, "trainer.max_steps=2", "--dry-run"]) == 0
+    assert "going on from step 1" in capsys.readouterr().out
+    assert main(["train", *words, "trainer.max_steps=1", "--dry-run"]) == 1
+    assert "holds a finished run of 1 steps" in capsys.readouterr().err

@@ -1,11 +1,14 @@
 """One configuration with several seeds: named, resumed, told when one fails, and handed to SLURM."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from densevision.cli import main
-from densevision.cli.seeds import parse_seeds
+from densevision.cli.seeds import SCRIPT, parse_seeds
 from tests.trees import write_cityscapes_tree
 
 SMALL = ["data.crop_size=[32,64]", "data.batch_size=2", "data.num_workers=0", "trainer.max_steps=1"]
@@ -68,16 +71,29 @@ def test_slurm_gets_an_array_of_the_same_words(words, tmp_path, monkeypatch, cap
     monkeypatch.setattr("densevision.cli.seeds.SCRIPT", script)
     (tmp_path / "bin").mkdir()
     sbatch = tmp_path / "bin" / "sbatch"
-    sbatch.write_text('#!/bin/sh\n[ -n "$REFUSE" ] && echo "no such partition" >&2 && exit 1\nprintf "<%s>" "$@"\n')
+    sbatch.write_text(
+        '#!/bin/sh\n[ -n "$REFUSE" ] && echo "no such partition" >&2 && exit 1\nprintf "<%s>" "$PYTHON" "$@"\n'
+    )
     sbatch.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     assert main(["train", *words, "--seeds", "0-2", "--slurm"]) == 0
     said = capsys.readouterr().out.replace("\n", "")
-    expected = ["--array=0,1,2", "--job-name=run", str(script), *words, "--seeds", "0,1,2"]
+    expected = [sys.executable, "--array=0,1,2", "--job-name=run", str(script), *words, "--seeds", "0,1,2"]
     assert "".join(f"<{word}>" for word in expected) in said
     monkeypatch.setenv("REFUSE", "1")
     assert main(["train", *words, "--seeds", "0-2", "--slurm"]) == 1
     assert "sbatch refused: no such partition" in capsys.readouterr().err
+
+
+def test_the_script_of_a_job_finds_the_command_from_any_folder(tmp_path):
+    """A stand-in for srun that starts one process."""
+    (tmp_path / "srun").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    paths = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHON": sys.executable, "PYTHONPATH": str(SCRIPT.parents[2])}
+    done = subprocess.run(
+        ["bash", str(SCRIPT), "--help"], cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("usage: densevision train"), done.stderr
 
 
 def test_several_seeds_and_several_processes_exclude_each_other(words, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 import wandb as wandb_module
 import yaml
+from google.protobuf import text_format
+from wandb.proto import wandb_internal_pb2
 
 from densevision.cli import main
 from densevision.config.loader import CONFIG_DIRS
@@ -38,6 +41,12 @@ def history(folder):
     return values
 
 
+def inspected(folder):
+    """The records of a run as W&B's own reader prints them into a pipe: protobuf's text format."""
+    _, *texts = re.split(r"^# record \d+: .*$", wandb("leet", "inspect", folder), flags=re.MULTILINE)
+    return [text_format.Parse(text, wandb_internal_pb2.Record(), allow_unknown_field=True) for text in texts]
+
+
 def test_our_reader_reads_what_wandbs_own_reads(tmp_path):
     run = wandb_module.init(
         project="p", mode="offline", dir=tmp_path, config={"a": {"b": 1}}, settings={"silent": True}
@@ -50,14 +59,12 @@ def test_our_reader_reads_what_wandbs_own_reads(tmp_path):
     assert ours["config"] == {"a": {"b": 1}}
     assert ours["exit_code"] == 0
     assert [entry["value"] for entry in ours["history"]] == [step / 7 for step in range(2000)]
-    options = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--help"], capture_output=True, text=True
-    )
-    if "--json" not in options.stdout:
-        pytest.skip("this version of W&B has no reader that prints")
-    records = [json.loads(line) for line in wandb("leet", "inspect", "--json", folder).splitlines()]
-    theirs = [record["history"]["item"] for record in records if record["type"] == "history"]
-    assert [entry["value"] for entry in theirs] == [entry["value"] for entry in ours["history"]]
+    theirs = [
+        {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        for record in inspected(folder)
+        if record.WhichOneof("record_type") == "history"
+    ]
+    assert theirs == ours["history"]
 
 
 @pytest.fixture
@@ -131,10 +138,28 @@ def test_an_online_run_is_delivered_while_it_trains(street, tmp_path, monkeypatc
     assert [row["images_seen"] for row in received.history[run_id] if "train/loss" in row] == [2, 4]
 
 
-@pytest.mark.parametrize("key", [KEY, "too-short"])
+def test_where_the_server_cannot_be_reached_a_run_goes_on_offline_and_says_so(street, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    wandb_module.teardown()
+    run = tmp_path / "run"
+    words = [word for word in SMALL if not word.startswith("wandb.")]
+    words += [f"data.root={street}", f"output_dir={run}", "data.crop_size=[32,64]", "trainer.max_steps=1"]
+    assert main(["train", "lraspp_v3_cityscapes", *TINY, *words]) == 0
+    wandb_module.teardown()
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: W&B")]
+    assert "127.0.0.1:9" in warning
+    assert f"wandb sync {run}/wandb/offline-run-*" in warning
+    (folder,) = (run / "wandb").glob("offline-run-*")
+    assert len(history(folder)["train/loss"]) == 1
+
+
+@pytest.mark.parametrize("key", [KEY, "too-short", None])
 def test_where_wandb_refuses_a_sentence_says_what_to_do(street, tmp_path, monkeypatch, capsys, key):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens
-    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setenv("HOME", str(tmp_path))  # without a login of its own
+    if key is not None:
+        monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "5")
     wandb_module.teardown()
     assert train_street(street, tmp_path / "run", "trainer.max_steps=2", "wandb.mode=online") == 1

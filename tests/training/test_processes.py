@@ -73,8 +73,8 @@ def test_all_processes_stop_at_one_step_whichever_got_the_signal(words, tmp_path
 
     run = tmp_path / "run"
     words = [*words, f"output_dir={run}"]
-    expected = [128 + signal.SIGTERM, 128 + number]  # the first process knows only that another one was told
-    assert run_together(words, 2, before, said=tmp_path) == expected
+    # SLURM may tell any of them, and the first process is the one that asks for the job to be put back
+    assert run_together(words, 2, before, said=tmp_path) == [128 + number] * 2
     stored = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert stored["global_step"] == 4  # asked for in step 2, known to all in step 3, that is evaluated at step 4
     assert "goes on from the last checkpoint" in (tmp_path / "0.txt").read_text()
