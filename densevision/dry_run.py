@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 import weakref
 from copy import deepcopy
@@ -64,6 +65,7 @@ def dry_run(loaded: LoadedConfig, console: Console) -> None:
 
         data.batch_size = min(_FEW, batch_size)
         batch = next(iter(datamodule.train_dataloader()))
+        own = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux; libraries, data and model
         began = time.perf_counter()
         loss, fixed, each = _one_step(task, batch, settings.precision)
         took = time.perf_counter() - began
@@ -77,8 +79,9 @@ def dry_run(loaded: LoadedConfig, console: Console) -> None:
         total = fixed + averaged + batch_size * each
         say(
             "memory",
-            f"about {_size(total)} a process: {_size(fixed + averaged)} for weights, gradients and optimiser, and "
-            f"{_size(each)} for each of {batch_size} pictures, at {settings.precision}",
+            f"about {_size(total)} of tensors a process: {_size(fixed + averaged)} for weights, gradients and "
+            f"optimiser, and {_size(each)} for each of {batch_size} pictures, at {settings.precision}; on a CPU the "
+            f"process itself has {_size(own)} more",
         )
         _say_where(meant, run_dir, say)
 

@@ -212,20 +212,26 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def write_png(path: str | Path, array: np.ndarray) -> None:
     """Write (H, W) uint8 values or an (H, W, 3) uint8 RGB picture atomically."""
-    _write_encoded(path, array, ".png")
+    with atomic_write(path) as partial:
+        partial.write_bytes(_encoded(array, ".png"))
 
 
 def write_jpeg(path: str | Path, array: np.ndarray) -> None:
     """Write an (H, W, 3) uint8 RGB picture for people to look at, atomically."""
-    _write_encoded(path, array, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 90])
+    with atomic_write(path) as partial:
+        partial.write_bytes(encode_jpeg(array))
 
 
-def _write_encoded(path: str | Path, array: np.ndarray, kind: str, settings: Sequence[int] = ()) -> None:
+def encode_jpeg(array: np.ndarray) -> bytes:
+    """An (H, W, 3) uint8 RGB picture for people to look at as the bytes of a JPEG file."""
+    return _encoded(array, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def _encoded(array: np.ndarray, kind: str, settings: Sequence[int] = ()) -> bytes:
     done, data = cv2.imencode(kind, cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if array.ndim == 3 else array, settings)
     if not done:
         raise ValueError(f"cannot encode an array of shape {array.shape} as {kind}")
-    with atomic_write(path) as partial:
-        partial.write_bytes(data.tobytes())
+    return bytes(data.tobytes())
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from densevision.cli import parser
+from densevision.errors import UserError
 
 USAGE = """\
 examples:
@@ -14,8 +15,8 @@ examples:
   compare runs/a/wandb/offline-run-20260101_120000-abcd1234 runs/b --markdown
   compare team/project --html report.html             (a W&B project, where there is a login)
 
-Runs that differ in their seed alone are a group. A run whose directory has a latency.json with "milliseconds" is drawn
-by its latency, if all are; otherwise by multiply-adds.
+Runs that differ in their seed alone are a group. What `benchmark RUN/checkpoints/best.ckpt --json RUN/latency.json`
+has measured is shown, and drawn instead of multiply-adds where every group has it.
 """
 
 
@@ -41,6 +42,8 @@ def main(argv: Sequence[str]) -> int:
     errors = Console(stderr=True)
     if options.html:
         make_folder(options.html.parent)  # a wrong path is told before the work
+        if options.html.is_dir():
+            raise UserError(f"{options.html} is a folder: --html wants the name of a file, {options.html}/report.html")
     runs, complaints = find_runs(options.runs)
     for sentence in [*complaints, *(note for run in runs for note in run.notes)]:
         errors.print(f"warning: {sentence}", highlight=False, soft_wrap=True, markup=False)

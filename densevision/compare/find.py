@@ -105,7 +105,7 @@ def read_wandb_run(files: Sequence[Path]) -> Run:
         if "val/pictures.filenames" in entry
     ]
     if shown:
-        run.pictures = _media(*shown[-1], origin.get("classes", {}), run)
+        run.pictures = _media(*shown[-1], run.section("classes"), run)
     return run
 
 
@@ -121,17 +121,18 @@ def _add(lines: dict[tuple[Any, bool], dict[str, Any]], entry: dict[str, Any]) -
 
 
 def _media(entry: dict[str, Any], folder: Path, classes: dict[str, Any], run: Run) -> list[RunPicture]:
-    """The pictures that W&B keeps beside a run, their masks drawn over them."""
-    from densevision.compare.masks import drawn_panels
+    """The pictures that W&B keeps beside a run, their masks and boxes drawn over them."""
+    from densevision.compare.media import drawn_panels
 
-    masks = entry.get("val/pictures.all_masks") or [{}] * len(entry["val/pictures.filenames"])
+    files = entry["val/pictures.filenames"]
     pictures = []
     try:
-        for name, file, of_one in zip(
-            entry["val/pictures.captions"], entry["val/pictures.filenames"], masks, strict=True
-        ):
-            where = {kind: folder / mask["path"] for kind, mask in of_one.items()}
-            pictures.append(RunPicture(name, drawn_panels(folder / file, where, classes)))
+        drawn = [
+            [{kind: folder / one["path"] for kind, one in of_one.items()} for of_one in listed]
+            for listed in (entry.get(f"val/pictures.all_{what}") or [{}] * len(files) for what in ("masks", "boxes"))
+        ]
+        for name, file, masks, boxes in zip(entry["val/pictures.captions"], files, *drawn, strict=True):
+            pictures.append(RunPicture(name, drawn_panels(folder / file, masks, boxes, classes)))
     except (UserError, OSError, KeyError, ValueError, TypeError) as error:
         run.notes.append(f"{run.place}: the pictures cannot be read ({error})")
     return pictures

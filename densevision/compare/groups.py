@@ -70,19 +70,27 @@ class Group:
         return json.loads(said.pop()) if len(said) == 1 else None
 
     @property
-    def cost(self) -> tuple[float | None, float | None]:
-        """(milliseconds, multiply-adds) of one picture."""
-        return self.common(lambda run: run.latency), self.common(lambda run: run.model_figure("paper_madds"))
+    def madds(self) -> float | None:
+        """Multiply-adds of one picture."""
+        value = self.common(lambda run: run.model_figure("paper_madds"))
+        return value if isinstance(value, int | float) else None
+
+    def latency(self, how: str | None) -> float | None:
+        """Milliseconds of one picture, mean of the runs that were measured so."""
+        values = [run.latencies[how] for run in self.runs if how in run.latencies]
+        return statistics.mean(values) if values else None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups side by side. differing: key -> its value by group, "several" within one. remarks: what limits it."""
+    """Groups side by side. differing: key -> its value by group, "several" within one. remarks: what limits it.
+    measured: how the latencies that are shown were measured; None without any."""
 
     groups: tuple[Group, ...]
     monitor: str
     differing: dict[str, tuple[str, ...]]
     remarks: tuple[str, ...]
+    measured: str | None = None
 
 
 def compare(runs: Sequence[Run], group_by: Sequence[str] = ()) -> Comparison:
@@ -115,7 +123,14 @@ def compare(runs: Sequence[Run], group_by: Sequence[str] = ()) -> Comparison:
     labels = _labels(keys, members)
     groups = tuple(Group(label, tuple(own)) for label, own in zip(labels, members.values(), strict=True))
     table = {key: tuple(_of_group(group, key) for group in groups) for key in differing}
-    return Comparison(groups, scores.pop(), table, tuple(_remarks(groups, list(runs), table)))
+    ways = [how for run in runs for how in run.latencies]
+    # that most groups have, the first of them as it stands in the files
+    measured = max(ways, key=lambda how: sum(group.latency(how) is not None for group in groups), default=None)
+    remarks = _remarks(groups, list(runs), table)
+    others = [g.label for g in groups if g.latency(measured) is None and any(run.latencies for run in g.runs)]
+    if others:
+        remarks.append(f"The latency of {', '.join(others)} was not measured as the others' ({measured}).")
+    return Comparison(groups, scores.pop(), table, tuple(remarks), measured)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -222,7 +237,7 @@ def _remarks(groups: Sequence[Group], runs: Sequence[Run], differing: dict[str, 
         remarks.append("The runs were made on different devices: their images/s cannot be compared.")
     if len({json.dumps(run.model_figure("image_size")) for run in runs}) > 1:
         remarks.append("Multiply-adds are for each run's own picture size, and these differ.")
-    code = [run.origin.get("code", {}) for run in runs]
+    code = [run.section("code") for run in runs]
     if len({json.dumps(version.get("commit")) for version in code}) > 1:
         remarks.append("The runs were made by different versions of the code.")
     if any(version.get("changed") for version in code):
@@ -231,4 +246,4 @@ def _remarks(groups: Sequence[Group], runs: Sequence[Run], differing: dict[str, 
 
 
 def _data(run: Run, split: str) -> Any:
-    return run.origin.get("data", {}).get(split, {}).get("fingerprint")
+    return run.section("data", split).get("fingerprint")

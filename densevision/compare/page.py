@@ -75,7 +75,7 @@ def _table(table: Table, comparison: Comparison | None = None, words: bool = Fal
         )
         rows.append(f'<tr><th scope="row">{mark}{escape(row[0])}</th>{cells}</tr>')
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(table.caption)}">'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(table.name)}, table">'
         f"<table{kind}><caption><span>{escape(table.caption)}</span></caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
@@ -83,7 +83,7 @@ def _table(table: Table, comparison: Comparison | None = None, words: bool = Fal
 
 def _chart(svg: str, numbers: Table) -> str:
     """A chart, and its numbers as a table that can be unfolded."""
-    label = escape(f"Chart: {numbers.caption}")
+    label = escape(f"{numbers.name}, chart")
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">{svg}</div>'
         f"<details><summary>The numbers as a table</summary>{_table(numbers)}</details>"
@@ -98,11 +98,13 @@ def _legend(groups: tuple[Group, ...]) -> str:
 def _cost(comparison: Comparison) -> str:
     """Score against latency where every group has one, else against multiply-adds; the front among them."""
     groups = comparison.groups
-    measured = all(group.cost[0] is not None for group in groups)
-    unit = "latency in milliseconds" if measured else "multiply-adds of one picture"
+    how = comparison.measured
+    measured = all(group.latency(how) is not None for group in groups)
+    unit = f"latency in milliseconds ({how})" if measured else "multiply-adds of one picture"
     points, left_out = [], []
     for number, group in enumerate(groups):
-        cost, spread = group.cost[0 if measured else 1], group.spread(lambda run: run.best)
+        cost = group.latency(how) if measured else group.madds
+        spread = group.spread(lambda run: run.best)
         if cost is None or math.isnan(spread.mean):
             left_out.append(group.label)
         else:
@@ -117,6 +119,7 @@ def _cost(comparison: Comparison) -> str:
         for index, (label, _, x, y, _) in enumerate(points)
     )
     numbers = Table(
+        "Score against cost",
         f"Best {comparison.monitor} against {unit}.",
         ("group", unit, f"best {comparison.monitor}", "on the front"),
         rows,
@@ -151,7 +154,9 @@ def _curves(comparison: Comparison) -> str:
             for run in group.runs
             if run.curve(key)
         )
-        numbers = Table(f"Where the curves of {label} end.", ("run", "group", across, label), rows)
+        numbers = Table(
+            f"Curves of {label}", f"Where the curves of {label} end.", ("run", "group", across, label), rows
+        )
         svg = line_chart(name, f"{label} against {across}", f"A line a run, {len(rows)} in all.", series, across, label)
         parts.append(f"<div><h3>{escape(label)}</h3>{_chart(svg, numbers)}</div>")
     return f'{_legend(comparison.groups)}<div class="charts">{"".join(parts)}</div>'
@@ -201,8 +206,8 @@ def _figure(data: bytes, text: str, caption: str) -> str:
 
 
 def _colours(run: Run) -> str:
-    known = run.origin.get("classes", {})
-    pairs = list(zip(known.get("names", []), known.get("colors", []), strict=False))[:_MOST_CLASSES]
+    known = run.section("classes")
+    pairs = list(zip(known.get("names") or [], known.get("colors") or [], strict=False))[:_MOST_CLASSES]
     items = ""
     for name, (red, green, blue) in pairs:
         patch = f'<span class="patch" style="background:rgb({int(red)},{int(green)},{int(blue)})"></span>'

@@ -29,8 +29,8 @@ class Run:
     """One training.
 
     name: for people. place: where it lies. config: dotted key -> value. origin: as ``origin.json``. history: the lines
-    of ``metrics.jsonl``. finished: it reached its end. latency: milliseconds a picture, where somebody has measured
-    them. notes: sentences about what is missing or damaged.
+    of ``metrics.jsonl``. finished: it reached its end. latencies: milliseconds of one picture, by how they were
+    measured, as ``benchmark --json`` wrote them. notes: sentences about what is missing or damaged.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Run:
     origin: dict[str, Any]
     history: list[dict[str, Any]]
     finished: bool
-    latency: float | None = None
+    latencies: dict[str, float] = field(default_factory=dict)
     pictures: list[RunPicture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -96,7 +96,14 @@ class Run:
 
     def model_figure(self, name: str) -> Any:
         """``parameters``, ``paper_madds``, ``image_size``; None where the run did not write it."""
-        return self.origin.get("model", {}).get(name)
+        return self.section("model").get(name)
+
+    def section(self, *names: str) -> dict[str, Any]:
+        """A part of the origin by its keys; empty where there is none."""
+        found: Any = self.origin
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}
 
 
 def read_run_directory(folder: Path) -> Run:
@@ -111,11 +118,16 @@ def read_run_directory(folder: Path) -> Run:
     run = Run(folder.name, str(folder), flat_config(config), {}, [], finished=False)
     run.origin = _optional(folder / "origin.json", run)
     summary = _optional(folder / "summary.json", run)
-    latency = _optional(folder / "latency.json", run, expected=False).get("milliseconds")
-    run.latency = float(latency) if isinstance(latency, int | float) else None
+    run.latencies = _latencies(folder / "latency.json", run)
     run.history = _history(folder / "metrics.jsonl", run)
     last_step = max((line["step"] for line in run.history), default=0)
-    run.finished = bool(summary) and summary.get("steps", 0) >= last_step > 0
+    steps = summary.get("steps", 0)
+    if not isinstance(steps, int):
+        run.notes.append(
+            f"{folder / 'summary.json'} is damaged: its steps are {steps!r}; the run counts as not finished"
+        )
+        steps = 0
+    run.finished = steps >= last_step > 0
     run.pictures = _pictures(folder / "pictures" / "latest", run)
     return run
 
@@ -135,6 +147,25 @@ def flat_config(config: dict[str, Any]) -> dict[str, Any]:
         length = f"{len(blocks)} blocks" if isinstance(blocks, list) else "?"
         items["model.backbone.arch"] = f"{family}, {length}, table {digest}"
     return items
+
+
+def _latencies(file: Path, run: Run) -> dict[str, float]:
+    """Of this run's own network: the only one in the file, or the one that lies in its directory."""
+    if not file.exists():
+        return {}
+    stored = _optional(file, run)
+    try:
+        threads, rows = stored["threads"], stored["rows"]
+        names = {row["name"] for row in rows}
+        own = [row for row in rows if len(names) == 1 or file.parent.resolve() in Path(row["name"]).resolve().parents]
+        by = f"{threads} thread{'' if threads == 1 else 's'}"
+        found = {f"{row['runtime']}, {'x'.join(map(str, row['image_size']))}, {by}": float(row["ms"]) for row in own}
+    except (KeyError, TypeError, ValueError):
+        run.notes.append(f"{file} is not what benchmark --json writes (threads, and rows with ms), and is left out")
+        return {}
+    if not found:
+        run.notes.append(f"{file} has no latency of this run's network but of {', '.join(sorted(names))}")
+    return found
 
 
 def _history(file: Path, run: Run) -> list[dict[str, Any]]:
@@ -171,14 +202,17 @@ def _pictures(folder: Path, run: Run) -> list[RunPicture]:
     return pictures
 
 
-def _optional(file: Path, run: Run, expected: bool = True) -> dict[str, Any]:
+def _optional(file: Path, run: Run) -> dict[str, Any]:
     try:
         content = _read(file, json.loads)
     except UserError as error:
-        if expected and file.exists():
+        if file.exists():
             run.notes.append(str(error))
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        run.notes.append(f"{file} is damaged: it holds no keys and values")
+        return {}
+    return content
 
 
 def _read(file: Path, parse: Any) -> Any:

@@ -12,6 +12,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 14, 50
 STYLES = 8  # colours; beyond them they repeat with other markers
 _MARKERS = ("circle", "square", "triangle", "diamond", "cross")
 _MOST_POINTS = 200
+_LETTER, _ASCENT = 7.5, 11  # pixels of a text of 13: a letter's width, rather too much, and the height above its line
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def scatter(
         steps.append((frame.right, steps[-1][1]))
         places = " ".join(f"{x:.1f},{y:.1f}" for x, y in (frame.place(*step) for step in steps))
         parts.append(f'<polyline class="front" points="{places}"/>')
+    taken = [_mark_box(*frame.place(x, y)) for _, _, x, y, _ in points]
     for label, number, x, y, deviation in points:
         at, high = frame.place(x, y)
         if not math.isnan(deviation):
@@ -77,8 +79,33 @@ def scatter(
         parts.append(marker(number, at, high, 6))
         left = at > WIDTH * 0.6
         anchor, shift = ("end", -11) if left else ("start", 11)
-        parts.append(f'<text x="{at + shift:.1f}" y="{high - 9:.1f}" text-anchor="{anchor}">{escape(label)}</text>')
+        across, line = at + shift, _free_line(at + shift, high - 9, len(label) * (-1 if left else 1), taken)
+        parts.append(f'<text x="{across:.1f}" y="{line:.1f}" text-anchor="{anchor}">{escape(label)}</text>')
     return _svg(name, title, text, parts)
+
+
+def _mark_box(x: float, y: float) -> tuple[float, float, float, float]:
+    return x - 7, y - 7, x + 7, y + 7
+
+
+def _free_line(x: float, y: float, letters: int, taken: list[tuple[float, float, float, float]]) -> float:
+    """The line nearest to ``y`` where a text covers nothing of ``taken``, to which it is added.
+
+    Args:
+        letters: their number; negative of a text that ends at ``x``.
+    """
+    left, right = sorted((x, x + letters * _LETTER))
+    lines = [y + sign * step for step in range(0, HEIGHT, 5) for sign in (1, -1)]
+    inside = [line for line in lines if _TOP + _ASCENT < line < HEIGHT - _BOTTOM - 4]
+    boxes = [(left, line - _ASCENT, right, line + 3) for line in inside or [y]]
+    free = (box for box in boxes if not any(_overlap(box, other) for other in taken))
+    found = next(free, boxes[0])
+    taken.append(found)
+    return found[3] - 3
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def marker(number: int, x: float, y: float, size: float = 4) -> str:
@@ -157,7 +184,8 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _svg(name: str, title: str, text: str, parts: Sequence[str]) -> str:
+    labels = f'aria-labelledby="{name}-t" aria-describedby="{name}-d"'
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name}-t {name}-d">'
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" {labels}>'
         f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(text)}</desc>{"".join(parts)}</svg>'
     )

@@ -13,9 +13,10 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """caption: a sentence. columns: names; the first is of the row's name. rows: a cell a column. best: (row, column)
-    of cells to stress."""
+    """name: a few words. caption: a sentence. columns: names; the first is of the row's name. rows: a cell a column.
+    best: (row, column) of cells to stress."""
 
+    name: str
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -30,7 +31,7 @@ def results(comparison: Comparison) -> Table:
     ]
     rows = []
     for index, group in enumerate(comparison.groups):
-        milliseconds, madds = group.cost
+        milliseconds, madds = group.latency(comparison.measured), group.madds
         parameters = group.common(lambda run: run.model_figure("parameters"))
         speed = group.spread(lambda run: run.images_per_second)
         rows.append(
@@ -48,20 +49,27 @@ def results(comparison: Comparison) -> Table:
     for column, of_kind in enumerate(spreads, 2):
         means = [spread.mean for spread in of_kind]
         if len(means) > 1 and not all(map(math.isnan, means)):
-            best.append((max(range(len(means)), key=lambda i: -math.inf if math.isnan(means[i]) else means[i]), column))
+            shown = [-math.inf if math.isnan(mean) else round(100 * mean, 2) for mean in means]
+            firsts = [row for row, value in enumerate(shown) if value == max(shown)]
+            best += [(row, column) for row in firsts if len(firsts) < len(means)]  # where all tie none is the best
     caption = (
         f"{comparison.monitor} in percent: mean ± standard deviation over the runs. The best evaluation of a run is "
         "chosen on the pictures it is judged by, so it flatters a little; the last one does not. images/s is what "
         "training reached on its machine, whatever else that had to do."
     )
+    if comparison.measured:
+        caption += f" Latency is of one picture in {comparison.measured}."
     columns = ("group", "runs", f"best {comparison.monitor}", f"last {comparison.monitor}")
-    return Table(caption, (*columns, "parameters", "multiply-adds", "latency", "images/s"), tuple(rows), tuple(best))
+    return Table(
+        "Results", caption, (*columns, "parameters", "multiply-adds", "latency", "images/s"), tuple(rows), tuple(best)
+    )
 
 
 def differences(comparison: Comparison) -> Table:
     """A row a configuration key that differs; the groups are the columns."""
     rows = tuple((key, *values) for key, values in comparison.differing.items())
     return Table(
+        "What differs",
         "Configuration keys whose values differ; seeds, places and W&B's keys left out.",
         ("key", *(group.label for group in comparison.groups)),
         rows,
@@ -71,7 +79,7 @@ def differences(comparison: Comparison) -> Table:
 def classes(comparison: Comparison) -> Table | None:
     """A row a class: the first group's score, and by how much the others differ from it; None without classes."""
     judged = {name for group in comparison.groups for run in group.judged for name in run.per_class}
-    order = comparison.groups[0].runs[0].origin.get("classes", {}).get("names", [])
+    order = comparison.groups[0].runs[0].section("classes").get("names") or []
     names = [*(name for name in order if name in judged), *sorted(judged - set(order))]
     if not names:
         return None
@@ -91,7 +99,7 @@ def classes(comparison: Comparison) -> Table | None:
             ", and how many points the others have more. * no run of the one group reaches any of the other: with few "
             "seeds a hint, no proof"
         )
-    return Table(f"{caption}.", ("class", *labels), tuple(rows))
+    return Table("Classes", f"{caption}.", ("class", *labels), tuple(rows))
 
 
 def _of_class(group: Group, name: str) -> Spread:
@@ -118,7 +126,7 @@ def each_run(comparison: Comparison) -> Table:
             )
     score = comparison.monitor
     columns = ("run", "group", "seed", f"best {score}", "at step", f"last {score}", "images seen", "state")
-    return Table("Every run by itself; scores in percent.", columns, tuple(rows))
+    return Table("Runs", "Every run by itself; scores in percent.", columns, tuple(rows))
 
 
 def percent(spread: Spread) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from densevision.errors import UserError
 
 T = TypeVar("T")
+_MOST_NAMES, _NEAREST = 40, 5  # that a sentence lists: all, or of more than those the nearest
 
 
 def lookup(kind: str, name: str, table: Mapping[str, T], key: str | None = None) -> T:
@@ -29,9 +30,13 @@ def lookup(kind: str, name: str, table: Mapping[str, T], key: str | None = None)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that is not known: ``unknown backbone 'x'; did you mean 'y'? known: ...``."""
+    """The sentence for a name that is not known: ``unknown backbone 'x'; did you mean 'y'? known: ...``; of many that
+    are known it says the nearest."""
     known = sorted(known)
-    return f"unknown {kind} '{name}'{suggestion(name, known)}; known: {', '.join(known)}"
+    if len(known) <= _MOST_NAMES:
+        return f"unknown {kind} '{name}'{suggestion(name, known)}; known: {', '.join(known)}"
+    near = difflib.get_close_matches(name, known, n=_NEAREST, cutoff=0.0)
+    return f"unknown {kind} '{name}'{suggestion(name, known)}; {len(known)} are known, the nearest: {', '.join(near)}"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from densevision.metrics.reduce import is_first_process
+from densevision.metrics.reduce import is_rank_zero
 from densevision.structures import DetectionTruth, LabelMap
 
 _log = logging.getLogger("densevision")
@@ -111,5 +111,5 @@ def class_indices(truth: DetectionTruth, label_map: LabelMap) -> np.ndarray:
 
 def warn(message: str) -> None:
     """One line, not one a process."""
-    if is_first_process():
+    if is_rank_zero():
         _log.warning(message)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from densevision.io import atomic_write
 from densevision.metrics.coco_tables import class_indices, engine, warn
-from densevision.metrics.reduce import is_first_process, rows_of_processes
+from densevision.metrics.reduce import is_rank_zero, rows_of_processes
 from densevision.metrics.voc import voc_average_precision
 from densevision.structures import DetectionTruth, LabelMap
 
@@ -179,7 +179,7 @@ class DetectionResults:
         evaluation of the file gives the very scores that are computed here.
         """
         rows = self.rows()
-        if is_first_process():
+        if is_rank_zero():
             write_results(path, rows, self.label_map)
         return len(rows)
 

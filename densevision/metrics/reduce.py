@@ -49,8 +49,8 @@ def rows_of_processes(rows: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(parts), rows.dtype).reshape(-1, *rows.shape[1:])
 
 
-def is_first_process() -> bool:
-    """Whether this process is the one that writes and speaks for all."""
+def is_rank_zero() -> bool:
+    """Whether this process writes what all have gathered; of processes that know each other, unlike ``launch``'s."""
     return not _distributed() or torch.distributed.get_rank() == 0
 
 

@@ -1,5 +1,7 @@
 """``train --dry-run``: what is wrong shows at once and nothing is written."""
 
+import re
+
 import pytest
 
 from densevision.cli import main
@@ -18,6 +20,7 @@ def test_it_tries_everything_on_a_machine_without_the_devices(tmp_path, capsys, 
     if enough:
         assert "96 pictures: 2 x 16 processes x 3 batches" in said.out
         assert "MiB for each of 2 pictures" in said.out
+        assert re.search(r"on a CPU the process itself has [\d.]+ [MG]iB more", said.out)
     else:
         assert "in each of 16 processes" in said.err
     assert not run.exists()

@@ -1,5 +1,6 @@
 """Runs side by side: figures by hand, what is told of broken runs, and a page that stands alone."""
 
+import itertools
 import json
 import re
 import shutil
@@ -17,7 +18,9 @@ from densevision.backbones import BACKBONES, architecture_to_dict
 from densevision.cli import main
 from densevision.compare.find import find_runs
 from densevision.compare.groups import Spread, apart, compare, pareto
-from tests.trees import write_cityscapes_tree
+from densevision.compare.svg import scatter
+from densevision.compare.tables import results
+from tests.trees import write_cityscapes_tree, write_coco_tree
 from tests.wandb_runs import written
 
 NAMES = ["road", "car"]
@@ -47,7 +50,8 @@ def write_run(folder, scores, seed=0, finished=True, madds=1e9, latency=None, cl
     if finished:
         (folder / "summary.json").write_text(json.dumps({"steps": 10 * len(scores)}))
     if latency:
-        (folder / "latency.json").write_text(json.dumps({"milliseconds": latency}))
+        row = {"name": "x.ckpt", "runtime": "onnx", "image_size": [64, 128], "ms": latency, "spread": 0.01}
+        (folder / "latency.json").write_text(json.dumps({"threads": 1, "rows": [row]}))
     pictures = folder / "pictures" / "latest"
     pictures.mkdir(parents=True)
     panels = {kind: f"00_{kind}.jpg" for kind in ("picture", "truth", "prediction")}
@@ -81,7 +85,7 @@ def test_seeds_are_a_group_and_the_figures_are_those_by_hand(runs):
     assert first.spread(lambda run: run.best).deviation == pytest.approx(0.02)
     assert first.spread(lambda run: run.last).mean == pytest.approx(0.51)
     assert second.spread(lambda run: run.per_class["car"]).mean == pytest.approx(0.22)
-    assert first.cost == (None, 1e9)
+    assert (comparison.measured, first.madds) == (None, 1e9)
     assert first.runs[0].images_per_second == 100  # not the first line, which holds what is done once
     assert first.runs[0].curve("val/miou") == [(40, 0.3), (80, 0.5), (120, 0.49)]
     assert comparison.remarks == ()
@@ -151,6 +155,10 @@ def test_broken_runs_are_told_and_the_others_compared(runs, tmp_path, capsys):
         stream.write('{"step": 40, "val/mi')
     (runs / "b_seed0" / "metrics.jsonl").unlink()
     (runs / "b_seed1" / "pictures" / "latest" / "00_truth.jpg").unlink()
+    for number, spoilt in enumerate(('{"steps": null}', '"x"')):
+        (runs / f"b_seed{number}" / "summary.json").write_text(spoilt)
+    (runs / "b_seed2" / "origin.json").write_text('{"model": null, "data": [], "classes": {"names": null}}')
+    (runs / "b_seed2" / "latency.json").write_text('{"milliseconds": 3}')
     assert (
         main(["compare", str(runs), str(tmp_path / "nowhere" / "at" / "all"), "--html", str(tmp_path / "r.html")]) == 0
     )
@@ -159,6 +167,9 @@ def test_broken_runs_are_told_and_the_others_compared(runs, tmp_path, capsys):
         "config.yaml is damaged",
         "origin.json is damaged",
         "1 of 7 lines are damaged",
+        "summary.json is damaged: its steps are None",
+        "summary.json is damaged: it holds no keys and values",
+        "latency.json is not what benchmark --json writes",
         "metrics.jsonl cannot be read",
         "nowhere/at/all",
     ):
@@ -174,12 +185,65 @@ def test_broken_runs_are_told_and_the_others_compared(runs, tmp_path, capsys):
         (["{runs}/a_seed0/pictures"], "is no run"),
         (["{runs}", "--group-by", "model.backbone.nmae"], "did you mean 'model.backbone.name'"),
         (["{runs}", "{runs}/../other"], "judged by different scores"),
+        (["{runs}", "--html", "{runs}"], "is a folder: --html wants the name of a file"),
     ],
 )
 def test_mistakes_are_sentences(runs, words, sentence, capsys):
     write_run(runs.parent / "other", [0.1], monitor="map")
     assert main(["compare", *(word.format(runs=runs) for word in words)]) == 1
     assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_latencies_are_read_as_the_benchmark_writes_them(runs, tmp_path, capsys, monkeypatch):
+    """Of a file for several networks a run takes its own row; a group's is the mean of its runs'."""
+    rows = [
+        {"name": f"runs/{run}/checkpoints/best.ckpt", "runtime": runtime, "image_size": [64, 128], "ms": ms}
+        for run, ms in {"a_seed0": 2.0, "a_seed1": 4.0, "b_seed0": 1.0}.items()
+        for runtime in ("pytorch", "onnx")
+    ]
+    for run in ("a_seed0", "a_seed1", "b_seed0", "b_seed1"):
+        (runs / run / "latency.json").write_text(json.dumps({"threads": 2, "rows": rows}))
+    monkeypatch.chdir(tmp_path)
+    comparison = compared(runs)
+    assert comparison.measured == "pytorch, 64x128, 2 threads"
+    assert [group.latency(comparison.measured) for group in comparison.groups] == [3.0, 1.0]
+    assert main(["compare", str(runs), "--html", str(tmp_path / "r.html")]) == 0
+    assert "b_seed1/latency.json has no latency of this run's network" in capsys.readouterr().err.replace("\n", "")
+    assert "latency in milliseconds (pytorch, 64x128, 2 threads)" in (tmp_path / "r.html").read_text()
+    write_run(runs / "c", [0.6], latency=5.0, optim__lr=0.2)  # in another way
+    assert any("The latency of v2, lr 0.2 was not measured as the others'" in said for said in compared(runs).remarks)
+
+
+def test_benchmark_writes_what_compare_reads(runs, capsys):
+    words = ["lraspp_v3_cityscapes", "--runtime", "pytorch", "--image-size", "32", "32", "--calls", "1", "--no-memory"]
+    assert main(["benchmark", *words, "--json", str(runs / "a_seed0" / "latency.json")]) == 0
+    (run, *_) = find_runs([str(runs / "a_seed0")])[0]
+    assert list(run.latencies) == ["pytorch, 32x32, 1 thread"]
+    assert run.notes == []
+
+
+@pytest.mark.parametrize("scores", [(0.5, 0.5, 0.4), (0.5, 0.5)])
+def test_all_that_tie_are_the_best_but_not_where_there_are_no_others(tmp_path, scores):
+    for number, score in enumerate(scores):
+        write_run(tmp_path / "runs" / str(number), [score], optim__lr=number)
+    best = {row for row, column in results(compared(tmp_path / "runs")).best if column == 2}
+    assert best == (set() if len(set(scores)) == 1 else {0, 1})
+
+
+def test_names_of_points_do_not_print_over_each_other():
+    points = [(f"a long name of group {number}", number, 1e9, 50.0, float("nan")) for number in range(6)]
+    points += [("a near one", 6, 0.98e9, 50.1, 0.2), ("far", 7, 1e8, 20.0, float("nan"))]
+    svg = scatter("cost", "title", "text", points, [], "x", "y")
+    boxes = []
+    for x, y, anchor, text in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([^<]*)<', svg):
+        if text in {point[0] for point in points}:
+            width = 7 * len(text) * (1 if anchor == "start" else -1)
+            left, right = sorted((float(x), float(x) + width))
+            boxes.append((left, float(y) - 10, right, float(y) + 3))
+    assert len(boxes) == 8
+    assert all(top > 0 and bottom < 380 for _, top, _, bottom in boxes)
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1], (one, other)
 
 
 def test_markdown_for_a_pull_request(runs, capsys):
@@ -217,6 +281,25 @@ def test_a_run_directory_and_its_wandb_file_say_the_same(tmp_path):
     assert set(theirs.pictures[0].panels) == {"picture", "truth", "prediction"}
     comparison = compare([own, theirs])
     assert len(comparison.groups) == 1, comparison.differing
+
+
+def test_an_offline_run_of_detection_shows_its_boxes(tmp_path):
+    for split in ("train2017", "val2017"):
+        write_coco_tree(tmp_path / "coco", split)
+    words = [f"data.root={tmp_path / 'coco'}", f"output_dir={tmp_path / 'run'}", "data.image_size=64"]
+    words += ["model.backbone.name=mobilenet_v3_small", "model.backbone.width_mult=0.35", "data.batch_size=2"]
+    words += ["data.num_workers=0", "trainer.max_steps=1", "wandb.mode=offline", "optim.warmup_steps=0"]
+    assert main(["train", "ssdlite_v3_coco", *words]) == 0
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    written(folder)
+    (own,), (theirs,) = find_runs([str(tmp_path / "run")])[0], find_runs([str(folder)])[0]
+    assert theirs.notes == []
+    for ours, picture in zip(own.pictures, theirs.pictures, strict=True):
+        assert set(picture.panels) >= {"picture", "truth"}
+        drawn, expected = (
+            cv2.imdecode(np.frombuffer(one.panels["truth"], np.uint8), cv2.IMREAD_COLOR) for one in (picture, ours)
+        )
+        assert np.abs(drawn.astype(int) - expected).mean() < 3
 
 
 class Page(HTMLParser):
@@ -267,8 +350,9 @@ def test_the_page_stands_alone_and_can_be_read_without_eyes(page):
     charts = [known for tag, known in parsed.tags if tag == "svg" and known.get("class") == "chart"]
     assert len(charts) == 3
     assert all(known["role"] == "img" and known["aria-labelledby"] for known in charts)
+    assert not any(known["aria-describedby"] in known["aria-labelledby"].split() for known in charts)
     scrolling = [known for _, known in parsed.tags if known.get("class") == "scroll"]
-    assert all(known["tabindex"] == "0" and known["aria-label"] for known in scrolling)
+    assert all(known["tabindex"] == "0" and 0 < len(known["aria-label"]) < 60 for known in scrolling)
     targets = [known["href"].removeprefix("#") for tag, known in parsed.tags if tag == "a"]
     assert set(targets) <= set(parsed.ids)
 

@@ -7,6 +7,7 @@ import yaml
 
 from densevision.config import config_from_dict, config_to_dict, load_config
 from densevision.config.loader import CONFIG_DIRS
+from densevision.config.lookup import unknown_name
 from densevision.config.schema import Config
 from densevision.config.search_schema import SearchRun
 from densevision.errors import UserError
@@ -129,3 +130,11 @@ def test_values_know_where_they_come_from():
     sentence = r"override 'model\.backbone\.name=nope': model\.backbone\.name: bad"
     with pytest.raises(UserError, match=sentence), loaded.blaming_origin():
         raise UserError("bad", key="model.backbone.name")
+
+
+def test_an_unknown_name_among_many_gets_the_nearest():
+    known = [f"trainer.key{number}" for number in range(100)]
+    said = unknown_name("key", "trainer.kye12", known)
+    assert "did you mean 'trainer.key12'?" in said
+    assert "100 are known" in said
+    assert len(said) < 250
