@@ -139,9 +139,9 @@ class DataConfig:
     # a regular expression on the names of pictures: those for which it finds the same stay together
     group: str | None = None
     # none | raw | compressed: decode every picture once and keep it, raw (3 bytes a pixel, the fastest) or compressed
-    # (about the size of a PNG, without loss)
+    # (about the size of a PNG, without loss; for large PNGs: of JPEGs it makes loading slower)
     cache: str = choice("none", "raw", "compressed")
-    cache_dir: str | None = None  # null: beside the data set, or in the user's cache where that cannot be written
+    cache_dir: str | None = None  # null: beside the data set; where that cannot be written, in the user's cache
     # detection: training pictures are kept shrunk to this shorter side, a little softer; null: as they are
     cache_side: int | None = number(None, 1)
     image_size: Any = size()  # what is read and evaluated at; null: the pictures' own

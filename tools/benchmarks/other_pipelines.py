@@ -139,12 +139,13 @@ class TorchvisionSSD(Files):
 
 
 class AlbumentationsSSD(Files):
-    """As near as albumentations comes: its crops are of another kind, and it zooms out by padding."""
+    """As near as albumentations comes: its crops are of another kind, and it zooms out by padding each side."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.transform = A.Compose(
             [
+                A.CropAndPad(percent=(0.0, 1.5), keep_size=False, fill=SSD_FILL, p=0.5),  # to 4 times the sides at most
                 A.RandomSizedBBoxSafeCrop(self.size, self.size, p=1.0),
                 A.ColorJitter((0.875, 1.125), (0.5, 1.5), (0.5, 1.5), (-0.05, 0.05), p=1.0),
                 A.ChannelShuffle(p=0.5),
