@@ -1,6 +1,6 @@
 """MobileNeXt against MobileNetV2 on CIFAR-10, both by the recipe that is customary for MobileNetV2, 5 runs each.
 
-    python tools/benchmarks/cifar_mobilenext.py [--data DIR]                     small: 250 steps at half width
+    python tools/benchmarks/cifar_mobilenext.py [--data DIR]                     small: 900 steps at half width
     python tools/benchmarks/cifar_mobilenext.py --full --data DIR [--download]   200 epochs at full width, for a GPU
 
 DIR holds train/CLASS and val/CLASS. ``--download`` fetches CIFAR-10 (170 MB) and writes it there in that form. The
@@ -33,8 +33,8 @@ RECIPE = (
 SETTINGS = {
     "small": (
         "model.backbone.width_mult=0.5", "model.backbone.output_stride=16", "data.batch_size=32", "data.num_workers=0",
-        "optim.lr=0.05", "optim.warmup_steps=30", "trainer.max_epochs=null", "trainer.max_steps=250",
-        "trainer.val_every=250", "trainer.bn_recalibration=20",
+        "trainer.channels_last=true", "optim.lr=0.02", "optim.warmup_steps=100", "trainer.max_epochs=null",
+        "trainer.max_steps=900", "trainer.val_every=900", "trainer.bn_recalibration=20",
     ),
     "full": (
         "model.backbone.output_stride=8", "data.batch_size=128", "data.cache=raw", "optim.lr=0.1",
