@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import colorsys
+import os
 import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,6 +120,25 @@ def name_fault(file: str) -> str:
     except UnicodeEncodeError:
         possible = False
     return "" if possible else "is one that no file can have"
+
+
+def missing_files(folder: Path, files: Sequence[str]) -> list[int]:
+    """Indices of the files that are not there.
+
+    One listing a folder: on a network's file system, a question a file takes minutes.
+    """
+    listed: dict[str, set[str]] = {}
+    missing = []
+    for index, file in enumerate(files):
+        parent, name = os.path.split(file)
+        if parent not in listed:
+            try:
+                listed[parent] = set(os.listdir(folder / parent))
+            except (OSError, ValueError):  # ValueError: a name that no file can have
+                listed[parent] = set()
+        if name not in listed[parent]:
+            missing.append(index)
+    return missing
 
 
 def usable_boxes(boxes: np.ndarray, crowd: np.ndarray, height: Any, width: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.annotations import Annotations, usable_boxes
+
 _PERCENTILES = (5, 25, 50, 75, 95)
 _SMALL, _MEDIUM = 32**2, 96**2  # COCO's bounds of small and medium areas
 
@@ -67,3 +69,19 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else 0.0
+
+
+def report_boxes(annotations: Annotations, sizes: np.ndarray) -> BoxReport:
+    """Sizes and numbers of the boxes that can be learnt from.
+
+    Args:
+        annotations: of the split.
+        sizes: (I, 2) (height, width) of the pictures, 0 of those that cannot be read.
+    """
+    known = np.where(sizes > 0, sizes, np.inf).astype(np.float64)  # of the others nothing is said
+    heights, widths = np.repeat(known, np.diff(annotations.starts), axis=0).T
+    boxes, keep = usable_boxes(annotations.boxes, annotations.crowd, heights, widths)
+    keep &= np.isfinite(widths)
+    counts = np.diff(np.concatenate([[0], np.cumsum(keep)])[annotations.starts])
+    pictures = np.stack([widths, heights], axis=1)[keep]
+    return BoxReport(boxes[keep], pictures, counts, int(annotations.crowd.sum()))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from datamodules.base import DataModule
 from datamodules.collate import collate_segmentation
-from datamodules.segmentation import Pair, SegmentationDataset, transform_for
+from datamodules.pairs import Pair
+from datamodules.segmentation import SegmentationDataset, transform_for
 from densevision.config.lookup import unknown_name
 from densevision.errors import UserError
 from densevision.structures import LabelMap

@@ -19,7 +19,7 @@ from datamodules.check import Evidence, ItemReport, pixel_digest
 from datamodules.collate import collate_classification, planes
 from datamodules.packed import PackedStrings
 from datamodules.samplers import sample_rng
-from datamodules.store import Shelf, Store
+from datamodules.store import Shelf, Store, read_shrunk
 from datamodules.stored_picture import whole
 from densevision.config.lookup import unknown_name
 from densevision.errors import UserError
@@ -143,7 +143,7 @@ class ClassFolderDataset(Dataset[ClassificationSample]):
 
     def use_store(self, store: Store, cache_side: int | None = None) -> ClassFolderDataset:
         """Read from ``store`` from now on, which is filled first with the whole pictures; return self."""
-        self.stored = store.build(self.files, "picture", _with_size)
+        self.stored = store.build(self.files, "picture", read_shrunk)
         return self
 
     def notes(self) -> Counter[str]:
@@ -157,7 +157,7 @@ class ClassFolderDataset(Dataset[ClassificationSample]):
         report = ItemReport(name=str(Path(file).relative_to(self.root)))
         report.class_counts = np.bincount(self.labels[index : index + 1], minlength=self.label_map.num_classes)
         try:
-            image, report.size = _with_size(Path(file))
+            image, report.size = read_shrunk(Path(file))
             report.digest = pixel_digest(image)
         except UserError as error:
             report.errors.append(str(error))
@@ -228,8 +228,3 @@ def _folders(root: Path, split: str) -> list[str]:
             f"{folder} is no folder" + (f"; {root} has {', '.join(known[:8])}" if known else ""), "data.root"
         )
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _with_size(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-    image = read_image(path)
-    return image, (image.shape[0], image.shape[1])

@@ -17,9 +17,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import Dataset
 
-from datamodules.annotations import Annotations, box_notes, usable_boxes
+from datamodules.annotations import Annotations, box_notes, missing_files, usable_boxes
 from datamodules.base import DataModule
-from datamodules.box_report import BoxReport
+from datamodules.box_report import BoxReport, report_boxes
 from datamodules.check import Evidence, ItemReport, Progress, SplitReport, pixel_digest
 from datamodules.collate import collate_detection, planes
 from datamodules.detection_transforms import DetectionEvalTransform, DetectionTrainTransform
@@ -153,27 +153,13 @@ class DetectionDataset(Dataset[DetectionSample]):
         source = self.annotations.source
         if labels and not self.has_labels:
             raise UserError(f"{source} has pictures without annotations: nothing can be learnt or judged by it")
-        missing = self.missing()
+        missing = missing_files(self.folder, self.annotations.files)
         if missing:
             raise UserError(
                 f"{self.path(missing[0])} does not exist: {len(missing)} of the {len(self)} pictures of {source} are "
                 f"missing in {self.folder}"
             )
         return self
-
-    def missing(self) -> list[int]:
-        """Indices of the pictures that are not there. One listing a folder: on a network's file system, a question a
-        file takes minutes.
-        """
-        listed: dict[str, set[str]] = {}
-        missing = []
-        for index, file in enumerate(self.annotations.files):
-            parent, name = os.path.split(file)
-            if parent not in listed:
-                listed[parent] = _listing(self.folder / parent)
-            if name not in listed[parent]:
-                missing.append(index)
-        return missing
 
     def notes(self, at_most: int | None = None) -> Counter[str]:
         """What is to be said about the boxes, counted; none of it stops training.
@@ -233,15 +219,7 @@ class DetectionDataset(Dataset[DetectionSample]):
 
     def box_report(self) -> BoxReport:
         """Sizes and numbers of the boxes that can be learnt from."""
-        annotations = self.annotations
-        sizes = self._sizes(np.arange(len(self))).astype(np.float64)
-        sizes[sizes == 0] = np.inf  # of a picture that cannot be read nothing is known
-        heights, widths = np.repeat(sizes, np.diff(annotations.starts), axis=0).T
-        boxes, keep = usable_boxes(annotations.boxes, annotations.crowd, heights, widths)
-        keep &= np.isfinite(widths)
-        counts = np.diff(np.concatenate([[0], np.cumsum(keep)])[annotations.starts])
-        pictures = np.stack([widths, heights], axis=1)[keep]
-        return BoxReport(boxes[keep], pictures, counts, int(annotations.crowd.sum()))
+        return report_boxes(self.annotations, self._sizes(np.arange(len(self))))
 
     def _sizes(self, looked_at: np.ndarray) -> np.ndarray:
         """(I, 2) int64 (height, width): as stored for the pictures that are looked at, else as annotated."""
@@ -304,13 +282,6 @@ class DetectionDataModule(DataModule):
 def _classes(label_map: LabelMap) -> str:
     listed = [f"{number} {name}" for number, name in zip(label_map.ids, label_map.names, strict=True)]
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
-
-
-def _listing(folder: Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except (OSError, ValueError):  # ValueError: a name that no file can have
-        return set()
 
 
 @rank_zero_only

@@ -18,7 +18,8 @@ from PIL import Image
 from datamodules.base import DataModule
 from datamodules.class_list import ClassList, read_classes
 from datamodules.collate import collate_segmentation
-from datamodules.segmentation import IMPOSSIBLE, LIST_ALL, Pair, SegmentationDataset, transform_for
+from datamodules.pairs import Pair
+from datamodules.segmentation import IMPOSSIBLE, LIST_ALL, SegmentationDataset, transform_for
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.io import IMAGE_SUFFIXES, read_image

@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,9 +16,9 @@ from torch.utils.data import Dataset
 
 from datamodules.check import Evidence, ItemReport, pixel_digest
 from datamodules.collate import planes
-from datamodules.packed import PackedStrings
+from datamodules.pairs import Pair, Pairs
 from datamodules.samplers import sample_rng
-from datamodules.store import Shelf, Store
+from datamodules.store import Shelf, Store, with_size
 from datamodules.stored_picture import Picture, whole
 from datamodules.transforms import EvalTransform, TrainTransform
 from densevision.config.schema import DataConfig
@@ -31,38 +29,6 @@ from densevision.structures import IGNORE_INDEX, LabelMap, SampleKey, Segmentati
 IMPOSSIBLE = 254  # what an id becomes that neither a class nor ignored has
 
 LIST_ALL = ". List all such files with tools/check_data.py"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture and where its label map is to be. name: unique in the split. labelled: the label file is there."""
-
-    name: str
-    image: Path
-    label: Path
-    labelled: bool
-
-
-class Pairs(Sequence[Pair]):
-    """A list of pairs whose memory the loader processes share (:class:`PackedStrings`).
-
-    names, images, labels: of the pairs, the files as strings. labelled: (N,) bool.
-    """
-
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.names = PackedStrings(pair.name for pair in pairs)
-        self.images = PackedStrings(str(pair.image) for pair in pairs)
-        self.labels = PackedStrings(str(pair.label) for pair in pairs)
-        self.labelled = np.array([pair.labelled for pair in pairs], bool)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        labelled = bool(self.labelled[index])
-        return Pair(self.names[index], Path(self.images[index]), Path(self.labels[index]), labelled)
 
 
 class SegmentationDataset(Dataset[SegmentationSample]):
@@ -167,23 +133,23 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         return self.transform.image_size if isinstance(self.transform, TrainTransform) else None
 
     def _resized_image(self, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-        image, size = _with_size(read_image(path))
+        image, size = with_size(read_image(path))
         return (image if self.transform.image_size is None else resize_image(image, self.transform.image_size)), size
 
     def _resized_label(self, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-        label, size = _with_size(self.read_indices(path))
+        label, size = with_size(self.read_indices(path))
         return (label if self._label_size is None else resize_label(label, self._label_size)), size
 
     def _image(self, index: int) -> tuple[Picture, tuple[int, int]]:
         """The picture, which may be stored resized, and its own size."""
         if self.stored_images is not None:
             return self.stored_images[index]
-        return _with_size(read_image(self.pairs.images[index]))
+        return with_size(read_image(self.pairs.images[index]))
 
     def _label(self, index: int) -> tuple[Picture, tuple[int, int]]:
         if self.stored_labels is not None:
             return self.stored_labels[index]
-        return _with_size(self.read_indices(self.pairs.labels[index]))
+        return with_size(self.read_indices(self.pairs.labels[index]))
 
     def read_indices(self, file: str | Path) -> np.ndarray:
         """A label map as (H, W) uint8 class indices with IGNORE_INDEX.
@@ -257,7 +223,7 @@ class SegmentationDataset(Dataset[SegmentationSample]):
             report.errors.append(str(error).removesuffix(LIST_ALL))
         if image is not None and label is not None:
             try:
-                _check_sizes(pair, _with_size(image)[1], _with_size(label)[1])
+                _check_sizes(pair, image.shape[:2], label.shape[:2])
             except UserError as error:
                 report.errors.append(str(error))
         if exif_orientation(pair.image) != 1:
@@ -283,11 +249,7 @@ def transform_for(data: DataConfig, training: bool) -> TrainTransform | EvalTran
     )
 
 
-def _with_size(array: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    return array, (array.shape[0], array.shape[1])
-
-
-def _check_sizes(pair: Pair, image: tuple[int, int], label: tuple[int, int]) -> None:
+def _check_sizes(pair: Pair, image: tuple[int, ...], label: tuple[int, ...]) -> None:
     if image != label:
         raise UserError(
             f"{pair.image} is {image[0]}x{image[1]} and its label {pair.label} is {label[0]}x{label[1]} "

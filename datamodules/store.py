@@ -284,10 +284,14 @@ def store_folders(cache_dir: str | None, root: Path) -> tuple[Path, Path | None]
     return Path(f"{whole}.densevision_cache"), cache / name
 
 
+def with_size(array: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture or label map as it is, and its (height, width)."""
+    return array, (array.shape[0], array.shape[1])
+
+
 def read_shrunk(path: Path, side: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
     """A picture, shrunk to the shorter side ``side`` if that is less than its own, and its own size."""
-    image = read_image(path)
-    size = (image.shape[0], image.shape[1])
+    image, size = with_size(read_image(path))
     if side is None or side >= min(size):
         return image, size
     return resize_image(image, [max(1, round(length * side / min(size))) for length in size]), size

@@ -22,7 +22,8 @@ from datamodules.class_list import read_classes
 from datamodules.collate import collate_segmentation
 from datamodules.detection import DetectionDataModule, warn_once
 from datamodules.folders import MASK_SUFFIXES, FoldersDataset
-from datamodules.segmentation import Pair, SegmentationDataset, transform_for
+from datamodules.pairs import Pair
+from datamodules.segmentation import SegmentationDataset, transform_for
 from datamodules.voc_layout import Entry, Layout, find_entries, find_root
 from datamodules.voc_xml import VocObjects, read_objects
 from densevision.config.lookup import suggestion

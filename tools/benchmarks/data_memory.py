@@ -24,8 +24,9 @@ from datamodules.detection import DetectionDataset
 from datamodules.detection_transforms import DetectionTrainTransform
 from datamodules.loader import Loader
 from datamodules.packed import PackedStrings
+from datamodules.pairs import Pair
 from datamodules.samplers import EvalSampler
-from datamodules.segmentation import Pair, SegmentationDataset
+from datamodules.segmentation import SegmentationDataset
 from datamodules.store import Store
 from datamodules.transforms import TrainTransform
 from densevision.io import write_png
