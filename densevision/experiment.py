@@ -14,14 +14,13 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from datamodules import DATAMODULES, TASK_DATAMODULES
-from densevision.checkpoint import read_densevision_checkpoint, stored_config, stored_label_map
-from densevision.config import Config, LoadedConfig, config_to_dict, flat_items, lookup
+from densevision.config import Config, LoadedConfig, config_to_dict, lookup
 from densevision.errors import Stopped, UserError
-from densevision.inference import model_from_checkpoint
 from densevision.io import atomic_write, make_folder, remove_partial_files, write_json
 from densevision.launch import is_first_process, is_restart
 from densevision.model_heads import check_head
 from densevision.models import build_model, check_batch_norm, resolved
+from densevision.quantize import calibrate, quantized
 from densevision.segmentation.losses import sqrt_class_weights
 from densevision.structures import LabelMap
 from densevision.tasks.base import BaseTask
@@ -37,11 +36,6 @@ from densevision.training.step_times import peak_memory_mib
 from densevision.training.stopping import StopSignals, requeue
 from densevision.training.trainer import build_trainer, processes_of, quiet_libraries
 
-# keys of the model that say what is made of its outputs; all others are built into its weights
-AFTER_THE_NETWORK = {
-    f"model.head.{name}"
-    for name in ("score_threshold", "nms_iou", "max_detections", "candidates_per_class", "clip_before_nms")
-}
 TASKS: dict[str, Callable[..., BaseTask]] = {
     "segmentation": SegmentationTask,
     "detection": DetectionTask,
@@ -70,10 +64,12 @@ def build_task(
     check_head(config.task, config.model)
     if model is None:
         model = build_model(config.model, label_map.num_classes, class_ids=label_map.ids)
-    return task(_laid_out(model, config), label_map, config, *([] if class_weights is None else [class_weights]))
+        if config.quantize.mode == "qat":
+            model = quantized(model)
+    return task(laid_out(model, config), label_map, config, *([] if class_weights is None else [class_weights]))
 
 
-def _laid_out(model: Any, config: Config) -> Any:
+def laid_out(model: Any, config: Config) -> Any:
     """The model with weights in the order that ``trainer.channels_last`` says; activations follow."""
     return model.to(memory_format=torch.channels_last) if config.trainer.channels_last else model
 
@@ -100,6 +96,7 @@ def _train(loaded: LoadedConfig, console: Console, signals: StopSignals) -> dict
     with loaded.blaming_origin():
         processes_of(config.trainer)
         check_end(config)
+        check_int8(config)
         datamodule = build_datamodule(config)
         datamodule.setup("fit")
         datamodule.train_dataloader()  # says so now if the split does not fill a batch
@@ -109,6 +106,9 @@ def _train(loaded: LoadedConfig, console: Console, signals: StopSignals) -> dict
         task = build_task(config, datamodule.label_map, class_weights(config, datamodule))
         trainer = build_trainer(config, run_dir, console, signals)
         point = _begin_run_directory(config, run_dir, trainer.world_size, console)
+        if config.quantize.mode == "qat" and point is None:
+            batches = datamodule.statistics_dataloader(0, config.quantize.calibration_batches)
+            calibrate(task.model, (batch["images"] for batch in batches))
         origin = describe_origin(task, datamodule) if is_first_process() else {}
         if origin and (note := write_origin(run_dir, origin)):
             console.print(f"warning: {note}", highlight=False)
@@ -148,80 +148,23 @@ def _fit(trainer: pl.Trainer, task: BaseTask, datamodule: Any, point: ResumePoin
         finish_wandb(trainer.logger, failed)
 
 
-def evaluate(
-    checkpoint: Path,
-    overrides: Sequence[str],
-    split: str | None,
-    save_predictions: Path | None,
-    console: Console,
-    report: Path | None = None,
-) -> dict[str, Any]:
-    """Judge a checkpoint on a split of the data its configuration names, with overrides on top.
-
-    Returns:
-        The scores of the task as fractions, for segmentation ``miou`` and ``iou`` by class name, for detection
-        ``map``, ``map_50``, ... and ``map_per_class`` (None where a class does not occur); ``pictures``, ``split`` and
-        ``checkpoint``, of a split without labels these alone.
-
-    Raises:
-        UserError: a wrong checkpoint or override, data with other classes, a split without labels and no
-            ``save_predictions``, or a ``report`` (a folder for people to read) of anything but labelled segmentation.
-    """
-    quiet_libraries()
-    stored = read_densevision_checkpoint(checkpoint)
-    loaded = stored_config(stored, str(checkpoint), overrides)
-    config = loaded.config
-    with loaded.blaming_origin():
-        _check_same_model(config, stored_config(stored, str(checkpoint)).config)
-    with loaded.blaming_origin():
-        datamodule = build_datamodule(config)
-        # the loader is made when the processes know each other
-        source = datamodule.val_dataset = datamodule.eval_dataset(split or config.data.val_split)
-    trained_on = stored_label_map(stored, str(checkpoint))
-    if trained_on.names != datamodule.label_map.names:
-        raise UserError(
-            f"{checkpoint} was trained on the classes {', '.join(trained_on.names)}; the data set "
-            f"'{config.data.name}' has {', '.join(datamodule.label_map.names)}"
-        )
-    model = _laid_out(model_from_checkpoint(stored, str(checkpoint)), config)
-    with loaded.blaming_origin():
-        task = lookup("task", config.task, TASKS)(model, datamodule.label_map, config)
-    labelled = source.has_labels
-    if not labelled and save_predictions is None:
-        raise UserError(
-            f"the split '{split}' has no labels to judge by; --save-predictions DIR writes what is predicted"
-        )
-    if save_predictions is not None:
-        task.keep_predictions(save_predictions)
-    if report is not None:
-        if not isinstance(task, SegmentationTask) or not labelled:
-            raise UserError("a report is written of segmentation on a split with labels")
-        task.picture_scores = {}
-    trainer = build_trainer(config, run_dir=None, console=console)
-    with telling_of_lost_processes():
-        trainer.validate(task, datamodule=datamodule, verbose=False)
-    result = {"checkpoint": str(checkpoint), "split": split or config.data.val_split, "pictures": len(source)}
-    if report is not None and trainer.is_global_zero:
-        assert isinstance(task, SegmentationTask)
-        title = f"{checkpoint} on the {result['pictures']} pictures of {result['split']}"
-        task.write_report(report, source, title)
-    return {**result, **task.report} if labelled else result
-
-
-def _check_same_model(config: Config, trained: Config) -> None:
-    """Refuse overrides that the weights of a checkpoint cannot follow."""
-    asked, stored = (dict(flat_items(config_to_dict(c))) for c in (config, trained))
-    for key, value in asked.items():
-        fixed = key.startswith(("task", "model.")) and key not in AFTER_THE_NETWORK
-        if fixed and value != stored.get(key):
-            trained_with = stored.get(key, "a table of its own")
-            raise UserError(f"the checkpoint was trained with {trained_with}; only training changes that", key=key)
-
-
 def check_end(config: Config) -> None:
     """Refuse a training without an end."""
     if config.trainer.max_steps is None and config.trainer.max_epochs is None:
         raise UserError("give trainer.max_steps or trainer.max_epochs, so that the training ends")
+
+
+def check_int8(config: Config) -> None:
+    """Refuse a training for int8 that has nothing to go on from, or statistics of batch normalisation to estimate."""
+    if config.quantize.mode == "qat":
+        if config.model.pretrained is None:
+            raise UserError("training for int8 goes on from a trained network: name its checkpoint", "model.pretrained")
+        if config.trainer.bn_recalibration:
+            raise UserError(
+                "training for int8 has batch normalisation folded into the weights, with the statistics of "
+                "model.pretrained; there are none to estimate: it takes trainer.bn_recalibration=0",
+                key="trainer.bn_recalibration",
+            )
 
 
 def class_weights(config: Config, datamodule: Any) -> list[float] | None:

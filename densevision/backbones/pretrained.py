@@ -111,7 +111,7 @@ def read_pretrained(where: str, family: str, width_mult: float = 1.0, head: str 
     if any(key.startswith("model.backbone.") for key in state):
         trained = meta["config"]["model"] if isinstance(meta, dict) else {}
         backbone = trained.get("backbone", {})
-        own = {key.removeprefix("model."): value for key, value in state.items()}
+        own = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
         return Pretrained(
             origin,
             "densevision",

@@ -20,7 +20,7 @@ from densevision.launch import process_number
 
 VERBS = {
     "train": "train a model from a configuration",
-    "evaluate": "judge a checkpoint on a data set",
+    "evaluate": "judge a checkpoint or an exported file on a data set",
     "compare": "runs side by side: a table, a page, Markdown",
     "predict": "run a checkpoint on pictures",
     "export": "write a checkpoint as a file for another runtime, compared with PyTorch",

@@ -16,13 +16,14 @@ examples:
   evaluate runs/x/checkpoints/best.ckpt --json out.json
   evaluate runs/x/checkpoints/best.ckpt --report report evaluation.flip=true evaluation.scales=[0.75,1,1.25]
   evaluate runs/x/checkpoints/best.ckpt --split test --save-predictions submission
+  evaluate model.onnx data.root=/data/cityscapes
   evaluate runs/y/checkpoints/best.ckpt --json out.json --save-predictions results.json     (a detector)
 """
 
 
 def main(argv: Sequence[str]) -> int:
     arguments = parser("evaluate", USAGE)
-    arguments.add_argument("checkpoint", type=Path)
+    arguments.add_argument("checkpoint", type=Path, help="or an exported file")
     arguments.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values to change")
     arguments.add_argument("--split", help="another split than data.val_split")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from densevision.experiment import evaluate
+    from densevision.evaluation import evaluate
     from densevision.io import make_folder, write_json
     from densevision.launch import is_first_process
 

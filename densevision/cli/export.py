@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,12 @@ from densevision.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
+    from torch import Tensor, nn
 
     from densevision.config import Config
-    from densevision.export import Exported
+    from densevision.export import Exported, PrecisionReport
     from densevision.export.card import CardRow
+    from densevision.structures import LabelMap
 
 USAGE = """\
 examples:
@@ -24,18 +26,25 @@ examples:
   export runs/x/checkpoints/best.ckpt --format openvino --output model.xml --dynamic
   export runs/x/checkpoints/best.ckpt --format executorch --output model.pte --postprocess --image-size 512 1024
   export runs/x/checkpoints/best.ckpt --format litert --output model.tflite --pictures photos/ --metrics out.json
+  export runs/x/checkpoints/best.ckpt --format executorch --output model.pte --quantize int8 data.root=/data/cityscapes
 
 The file takes uint8 RGB pictures and normalises them itself. It is compared in its runtime with the checkpoint in
 PyTorch on real pictures, those of data.val_split unless others are named, and is written only if they agree. Beside it
 lies a model card, FILE.md.
+
+--quantize int8 rounds weights and activations, by ranges found on training pictures; a checkpoint that was trained for
+int8 (quantize.mode=qat) brings its own and needs no option. --quantize fp16 stores the weights in half the space. Both
+are judged on the validation set before and after.
 """
 PICTURES = 8  # that are compared where none are named
+CALIBRATED = 64  # training pictures, over the whole split
 CALLS = 20  # of a pass, for the card's latencies
 
 
 def main(argv: Sequence[str]) -> int:
     arguments = parser("export", USAGE)
     arguments.add_argument("checkpoint", type=Path)
+    arguments.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values to change")
     arguments.add_argument("--format", required=True, help="torch_export | onnx | openvino | executorch | litert")
     arguments.add_argument("--output", type=Path, required=True, metavar="FILE")
     arguments.add_argument(
@@ -43,6 +52,7 @@ def main(argv: Sequence[str]) -> int:
         action="store_true",
         help="the file gives classes, detections or probabilities, not raw outputs",
     )
+    arguments.add_argument("--quantize", choices=["int8", "fp16"], help="int8 arithmetic, or weights of 16 bits")
     arguments.add_argument("--dynamic", action="store_true", help="the file takes pictures of several sizes")
     arguments.add_argument(
         "--image-size",
@@ -55,6 +65,7 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument(
         "--metrics", type=Path, metavar="FILE", help="what evaluate --json wrote, for the model card"
     )
+    arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     options = arguments.parse_intermixed_args(argv)
     if options.image_size and min(options.image_size) < 1:
         arguments.error("--image-size takes two positive numbers")
@@ -62,42 +73,69 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     from densevision.checkpoint import read_densevision_checkpoint, stored_config, stored_label_map
-    from densevision.export import export_model, format_named
+    from densevision.export import check_precision, export_model, format_named
     from densevision.inference import model_from_checkpoint
+    from densevision.io import make_folder, write_json
+    from densevision.quantize import int8
 
     format_named(options.format)  # a missing package is told before the work
     metrics = _read_metrics(options.metrics)
+    if options.json:
+        make_folder(options.json.parent)
     stored = read_densevision_checkpoint(options.checkpoint)
     source = str(options.checkpoint)
-    loaded, label_map = stored_config(stored, source), stored_label_map(stored, source)
-    model = model_from_checkpoint(stored, source)
-    pictures = _named(options.pictures) if options.pictures else _of_split(loaded.config, source)
-    height, width = options.image_size or loaded.config.data.image_size or pictures[0].shape[:2]
+    loaded, label_map = stored_config(stored, source, options.overrides), stored_label_map(stored, source)
+    config = loaded.config
+    precision = "int8" if config.quantize.mode else options.quantize
+    network = model = model_from_checkpoint(stored, source)
+    plain = _float(model, config, label_map)
+    pictures = _named(options.pictures) if options.pictures else _of_split(config, source)
+    height, width = options.image_size or config.data.image_size or pictures[0].shape[:2]
 
-    console = Console()
-    with console.status(f"writing and comparing {options.output}"):
-        exported = export_model(
-            model,
-            loaded.config,
+    def write(network: nn.Module, output: Path, finished: bool, precision: str | None) -> Exported:
+        return export_model(
+            network,
+            config,
             label_map,
-            options.output,
+            output,
             options.format,
             pictures,
             (height, width),
-            finished=options.postprocess,
+            finished=finished,
             dynamic=options.dynamic,
+            precision=precision,
         )
+
+    console = Console()
+    with console.status(f"writing and comparing {options.output}"):
+        if precision is not None:
+            check_precision(options.format, precision, options.dynamic)
+        before = _judged(options.checkpoint, options.overrides) if precision else None
+        if precision == "int8":
+            network = int8(model, _calibration(config, (height, width)))
+        exported = write(network, options.output, options.postprocess, precision)
+        report = None if before is None else _report(exported, plain, network, write, before, options.overrides)
         latency = _latency(exported, model)
-    _write_card(exported, model, metrics, latency)
+    _write_card(exported, plain, metrics, latency, report)
     found = exported.agreement
     difference = "" if found.difference is None else f"outputs differ by at most {found.difference:.1e}, "
-    console.print(
+    lines = [
         f"{exported.path}: {exported.size / 1e6:.2f} MB; compared on real pictures ({found.pictures}): {difference}"
         f"{found.share:.2%} of the results agree with PyTorch",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(", ".join(f"{row.runtime} {row.ms:.1f} ms" for row in latency), highlight=False, soft_wrap=True)
+        *(report.lines() if report else ()),
+        *(f"warning: {warning}" for warning in (report.warnings() if report else ())),
+        ", ".join(f"{row.runtime} {row.ms:.1f} ms" for row in latency),
+    ]
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    if options.json:
+        figures = {
+            "file": str(exported.path),
+            "size": exported.size,
+            "agreement": asdict(found),
+            "latency": [asdict(row) for row in latency],
+            "precision": asdict(report) if report else None,
+        }
+        write_json(options.json, figures)
     return 0
 
 
@@ -118,6 +156,80 @@ def _of_split(config: Config, source: str) -> list[np.ndarray]:
     except UserError as error:
         raise UserError(f"{source} is compared on pictures; name some with --pictures ({error})") from error
     return [sample["image"].permute(1, 2, 0).numpy() for sample in samples]
+
+
+def _calibration(config: Config, size: tuple[int, int]) -> Iterator[Tensor]:
+    """Training pictures, spread over the split that a checkpoint's configuration names."""
+    import torch
+
+    from densevision.experiment import build_datamodule
+    from densevision.io import resize_image
+    from densevision.structures import SampleKey
+
+    dataset = build_datamodule(config).read_part(config.data.train_split, training=False)
+    for index in range(0, len(dataset), -(-len(dataset) // CALIBRATED)):
+        picture = dataset[SampleKey(0, index)]["image"].permute(1, 2, 0).numpy()
+        yield torch.from_numpy(resize_image(picture, size).transpose(2, 0, 1)[None].copy())
+
+
+def _judged(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """What the validation set says of a checkpoint or a file."""
+    from rich.console import Console
+
+    from densevision.evaluation import evaluate
+
+    try:
+        return evaluate(path, overrides, None, None, Console(quiet=True))
+    except UserError as error:
+        raise UserError(f"a file of lower precision is judged on the validation set: {error}", error.key) from error
+
+
+def _float(model: nn.Module, config: Config, label_map: LabelMap) -> nn.Module:
+    """The network itself, or one of its shape without rounding."""
+    from densevision.models import build_model
+
+    return build_model(config.model, label_map.num_classes, load_weights=False) if config.quantize.mode else model
+
+
+def _report(
+    exported: Exported,
+    plain: nn.Module,
+    network: nn.Module,
+    write: Callable[..., Exported],
+    before: dict[str, Any],
+    overrides: Sequence[str],
+) -> PrecisionReport:
+    """Judge a file, and write what it is compared with: the float file, and one with raw outputs if it has not."""
+    import tempfile
+
+    from densevision.complexity import measure
+    from densevision.export import FIGURES, FORMATS, PrecisionReport, format_of, optimised
+
+    metadata = exported.metadata
+    precision, metric = metadata.precision, FIGURES[metadata.task]
+    assert precision is not None
+    with tempfile.TemporaryDirectory() as folder:
+        below = Path(folder)
+        raw = exported
+        if metadata.finished:
+            raw = write(network, below / f"raw{exported.path.suffix}", False, precision)
+        size = write(plain, below / f"float{exported.path.suffix}", metadata.finished, None).size
+        after = _judged(raw.path, overrides)
+        share = None
+        if precision == "int8":
+            madds = measure(optimised(plain), metadata.image_size).conv_madds
+            share = FORMATS[format_of(raw.path)].int8_madds(raw.path) / madds
+    return PrecisionReport(
+        precision=precision,
+        trained=metadata.config["quantize"]["mode"] is not None,
+        metric=metric[1],
+        before=before[metric[0]],
+        after=after[metric[0]],
+        split=after["split"],
+        pictures=after["pictures"],
+        size_ratio=exported.size / size,
+        int8_share=share,
+    )
 
 
 def _read_metrics(path: Path | None) -> dict[str, Any] | None:
@@ -150,7 +262,11 @@ def _latency(exported: Exported, model: nn.Module) -> list[CardRow]:
 
 
 def _write_card(
-    exported: Exported, model: nn.Module, metrics: dict[str, Any] | None, latency: Sequence[CardRow]
+    exported: Exported,
+    model: nn.Module,
+    metrics: dict[str, Any] | None,
+    latency: Sequence[CardRow],
+    report: PrecisionReport | None,
 ) -> None:
     import platform
 
@@ -163,6 +279,6 @@ def _write_card(
         "interleaved passes, raw outputs in PyTorch. `densevision benchmark` measures on your machine."
     )
     total = measure(model, exported.metadata.image_size)
-    text = card(exported, total.params, total.conv_madds, metrics, latency, conditions)
+    text = card(exported, total.params, total.conv_madds, metrics, latency, conditions, report)
     with atomic_write(card_path(exported.path)) as partial:
         partial.write_text(text, encoding="utf-8")

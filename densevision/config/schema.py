@@ -235,6 +235,13 @@ class EvaluationConfig:
 
 
 @dataclass
+class QuantizeConfig:
+    # qat: the network of model.pretrained is trained on with int8 weights and activations, as it will be exported
+    mode: str | None = choice(None, "qat")
+    calibration_batches: int = number(8, 1)  # training batches from which the ranges of activations begin
+
+
+@dataclass
 class WandbConfig:
     mode: str = choice("auto", "online", "offline", "disabled")  # auto: WANDB_MODE, or online where there is a login
     project: str = "densevision"
@@ -257,4 +264,5 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)

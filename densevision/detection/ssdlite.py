@@ -142,4 +142,4 @@ class SSDLite(nn.Module):
 
     def anchors(self, image_size: tuple[int, int]) -> Tensor:
         """(A, 4) float32 xyxy pixels of a picture of (H, W), in the order of the outputs, on the model's device."""
-        return self.anchor_cache((image_size[0], image_size[1]), next(self.parameters()).device)
+        return self.anchor_cache((image_size[0], image_size[1]), next(self.buffers()).device)

@@ -10,17 +10,21 @@ from densevision.export.deployed import Deployed
 from densevision.export.formats import FORMATS, format_named, format_of, installed, is_exported, open_file
 from densevision.export.metadata import Metadata
 from densevision.export.optimise import optimised
+from densevision.export.precision import FIGURES, PrecisionReport
 from densevision.export.runtimes import Runtime
-from densevision.export.write import Exported, export_model, export_program, write_program
+from densevision.export.write import Exported, check_precision, export_model, export_program, write_program
 
 __all__ = [
+    "FIGURES",
     "FORMATS",
     "Agreement",
     "Deployed",
     "Exported",
     "Metadata",
+    "PrecisionReport",
     "Runtime",
     "Tolerance",
+    "check_precision",
     "compare",
     "export_model",
     "export_program",

@@ -9,6 +9,7 @@ from typing import Any
 
 from densevision.config import config_from_dict
 from densevision.export.agreement import SAME_BOX
+from densevision.export.precision import PrecisionReport
 from densevision.export.write import Exported
 
 # what a figure of the evaluation is called, and by which key its values by class stand
@@ -47,6 +48,7 @@ def card(
     metrics: Mapping[str, Any] | None,
     latency: Sequence[CardRow],
     conditions: str,
+    report: PrecisionReport | None = None,
 ) -> str:
     """A model card in Markdown.
 
@@ -56,6 +58,7 @@ def card(
         metrics: what ``densevision evaluate --json`` wrote about the checkpoint, None where nobody judged it.
         latency: the table's lines.
         conditions: how they were measured, a sentence.
+        report: of a file in int8 or fp16.
     """
     metadata = exported.metadata
     config = config_from_dict(metadata.config, str(exported.path)).config
@@ -88,6 +91,7 @@ def card(
         + ".",
         "## Metrics",
         _metrics(metrics),
+        *(("## Precision", "\n".join(f"- {line}" for line in report.lines())) if report else ()),
         "## Latency",
         _table(("runtime", "ms", "spread"), [(row.runtime, f"{row.ms:.2f}", f"{row.spread:.1%}") for row in latency])
         + f"\n\n{conditions}"

@@ -21,7 +21,8 @@ class Metadata:
     task: as in the configuration. image_size: (height, width) of the pictures that the file takes. sizes: where it
     takes others too, the least and the greatest height and those of the width. outputs: their names, in order.
     finished: whether they are what the network's outputs mean, see :class:`densevision.export.Deployed`.
-    label_map: the classes. config: resolved, as a checkpoint holds it. version: of densevision.
+    label_map: the classes. config: resolved, as a checkpoint holds it. precision: ``int8``, ``fp16`` or None for
+    float32. version: of densevision.
     """
 
     task: str
@@ -31,6 +32,7 @@ class Metadata:
     label_map: LabelMap
     config: dict[str, Any]
     sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
+    precision: str | None = None
     version: str = __version__
 
     def to_json(self) -> str:
@@ -55,6 +57,7 @@ class Metadata:
                 label_map=LabelMap.from_dict(stored["label_map"]),
                 config=stored["config"],
                 sizes=sizes and ((sizes[0][0], sizes[0][1]), (sizes[1][0], sizes[1][1])),
+                precision=stored.get("precision"),
                 version=stored["version"],
             )
         except (ValueError, KeyError, TypeError) as error:

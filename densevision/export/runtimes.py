@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
+from densevision.export.counting import int8_madds_executorch, int8_madds_onnx
 from densevision.export.metadata import KEY, Metadata
 
 _FILE = f"{KEY}.json"  # of the metadata, in formats that hold files
@@ -30,7 +31,8 @@ class Runtime:
 
     Attributes:
         suffix: of the format's files. packages: what writing and running need. extra: what installs them. library: the
-            module that runs files. dynamic: whether a file can take pictures of several sizes. metadata: of the file.
+            module that runs files. dynamic: whether a file can take pictures of several sizes. precisions: beside
+            float32, ``int8`` and ``fp16`` (of the weights alone). metadata: of the file.
     """
 
     suffix: ClassVar[str]
@@ -38,11 +40,17 @@ class Runtime:
     extra: ClassVar[str] = ""
     library: ClassVar[str] = "torch"
     dynamic: ClassVar[bool] = False
+    precisions: ClassVar[tuple[str, ...]] = ()
     metadata: Metadata
 
     @classmethod
     def write(cls, program: ExportedProgram, path: Path, metadata: Metadata) -> None:
-        """Write ``path``, and files that belong to it beside it."""
+        """Write ``path``, and files that belong to it beside it; a program for int8 is rounded already."""
+        raise NotImplementedError
+
+    @classmethod
+    def int8_madds(cls, path: Path) -> int:
+        """Multiply-adds a picture that the runtime does in int8; of formats with that precision."""
         raise NotImplementedError
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
@@ -83,15 +91,27 @@ class Onnx(Runtime):
     extra = "onnx"
     library = "onnxruntime"
     dynamic = True
+    precisions = ("int8", "fp16")
 
     @classmethod
     def write(cls, program: ExportedProgram, path: Path, metadata: Metadata) -> None:
         exported = torch.onnx.export(program, dynamo=True, optimize=True, verbose=False)
         assert exported is not None
-        for output, name in zip(exported.model.graph.outputs, metadata.outputs, strict=True):
+        graph = exported.model.graph
+        for output, name in zip(graph.outputs, metadata.outputs, strict=True):
             output.name = name
+        for node in graph:
+            node.metadata_props.clear()  # this machine's paths, and a third of a small file
+        if metadata.precision == "int8":
+            _unsign(graph)
+        elif metadata.precision == "fp16":
+            _halve(graph)
         exported.model.metadata_props[KEY] = metadata.to_json()
         exported.save(path, external_data=False)
+
+    @classmethod
+    def int8_madds(cls, path: Path) -> int:
+        return int8_madds_onnx(path)
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         import onnxruntime
@@ -116,6 +136,7 @@ class OpenVino(Runtime):
     extra = "openvino"
     library = "openvino"
     dynamic = True
+    precisions = ("fp16",)
 
     @classmethod
     def write(cls, program: ExportedProgram, path: Path, metadata: Metadata) -> None:
@@ -127,7 +148,7 @@ class OpenVino(Runtime):
         for output, name in zip(model.outputs, metadata.outputs, strict=True):
             output.get_tensor().set_names({name})
         model.set_rt_info(metadata.to_json(), [KEY])
-        openvino.save_model(model, path, compress_to_fp16=False)
+        openvino.save_model(model, path, compress_to_fp16=metadata.precision == "fp16")
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         import openvino
@@ -154,9 +175,11 @@ class ExecuTorch(Runtime):
     packages = ("executorch",)
     extra = "executorch"
     library = "executorch.runtime"
+    precisions = ("int8",)
 
     @classmethod
     def write(cls, program: ExportedProgram, path: Path, metadata: Metadata) -> None:
+        _separate(program)
         with _quiet():
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
@@ -165,6 +188,11 @@ class ExecuTorch(Runtime):
             with open(path, "wb") as file:
                 edge.to_executorch().write_to_file(file)
         _append(path, metadata)
+
+    @classmethod
+    def int8_madds(cls, path: Path) -> int:
+        with _quiet():
+            return int8_madds_executorch(path)
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self.metadata = _appended(path)
@@ -212,6 +240,54 @@ class LiteRT(Runtime):
         interpreter.invoke()
         outputs = [interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()]
         return dict(zip(self.metadata.outputs, outputs, strict=True))
+
+
+def _unsign(graph: Any) -> None:
+    """Let the activations of an ONNX graph be uint8, the same values: ONNX Runtime leaves a layer in float whose input
+    it has made unsigned, as its kernels want them, and whose output it has not."""
+    import onnx_ir
+
+    zeros: dict[int, Any] = {}
+    for node in graph:
+        zero = node.inputs[2].const_value if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
+        if zero is None or zero.size > 1 or zero.dtype != onnx_ir.DataType.INT8:
+            continue
+        level = int(zero.numpy().item()) + 128
+        if level not in zeros:
+            zeros[level] = onnx_ir.val(f"zero_{level}", const_value=onnx_ir.tensor(np.array(level, np.uint8)))
+            graph.register_initializer(zeros[level])
+        node.replace_input_with(2, zeros[level])
+        if node.op_type == "QuantizeLinear":
+            node.outputs[0].dtype = onnx_ir.DataType.UINT8
+    for name, value in list(graph.initializers.items()):
+        if not value.uses():
+            graph.initializers.pop(name)
+
+
+def _halve(graph: Any) -> None:
+    """Keep the weights of an ONNX graph as float16; ONNX Runtime makes float32 of them when it opens the file."""
+    import onnx_ir
+
+    for name, value in list(graph.initializers.items()):
+        weight = value.const_value
+        if weight.dtype != onnx_ir.DataType.FLOAT or len(weight.shape) < 2:
+            continue
+        half = onnx_ir.val(f"{name}_half", const_value=onnx_ir.tensor(weight.numpy().astype(np.float16)))
+        cast = onnx_ir.node("Cast", [half], {"to": int(onnx_ir.DataType.FLOAT)})
+        graph.register_initializer(half)
+        value.replace_all_uses_with(cast.outputs[0])
+        graph.initializers.pop(name)
+        graph.insert_before(graph[0], cast)
+
+
+def _separate(program: ExportedProgram) -> None:
+    """Give every reader of a rounded tensor a dequantisation of its own, as XNNPACK's partitioner expects."""
+    dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+    for node in list(program.graph.nodes):
+        for user in list(node.users)[1:] if node.target is dequantize else ():
+            with program.graph.inserting_before(node.next):
+                user.replace_input_with(node, program.graph.node_copy(node))
+    program.graph_module.recompile()
 
 
 def _append(path: Path, metadata: Metadata) -> None:

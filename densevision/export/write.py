@@ -17,9 +17,9 @@ from torch.export import Dim, ExportedProgram
 
 from densevision.config import Config, config_to_dict
 from densevision.errors import UserError
-from densevision.export.agreement import Agreement, Tolerance, compare
+from densevision.export.agreement import TOLERANCES, Agreement, Tolerance, compare
 from densevision.export.deployed import Deployed
-from densevision.export.formats import format_named, format_of
+from densevision.export.formats import FORMATS, format_named, format_of
 from densevision.export.metadata import Metadata
 from densevision.export.optimise import optimised
 from densevision.io import make_folder
@@ -56,6 +56,7 @@ def export_model(
     finished: bool = False,
     dynamic: bool = False,
     tolerance: Tolerance | None = None,
+    precision: str | None = None,
 ) -> Exported:
     """Write a network as a file of one format, and compare the file in its runtime with the network in PyTorch.
 
@@ -70,7 +71,9 @@ def export_model(
         image_size: (height, width) of the pictures that the file takes.
         finished: whether the file gives classes, detections or probabilities rather than the raw outputs.
         dynamic: whether it takes other sizes too, as far as the network's own decisions allow.
-        tolerance: None for that of float32.
+        tolerance: None for that of the precision.
+        precision: None for float32; ``fp16`` stores the weights so; ``int8`` takes a network of
+            :func:`densevision.quantize.integer`.
 
     Raises:
         UserError: an unknown format, one that is not installed or cannot do what is asked, a network that it cannot
@@ -79,6 +82,8 @@ def export_model(
     kind = format_named(format_name)
     if output.suffix != kind.suffix:
         raise UserError(f"{output}: a file of {format_name} ends in {kind.suffix}")
+    if precision is not None:
+        check_precision(format_name, precision, dynamic)
     suppression = build_postprocess(config.model.head) if config.task == "detection" else None
     if dynamic and not kind.dynamic:
         raise UserError(f"{format_name} files take pictures of one size")
@@ -95,8 +100,22 @@ def export_model(
         label_map=label_map,
         config=config_to_dict(config),
         sizes=_sizes(program) if dynamic else None,
+        precision=precision,
     )
-    return write_program(program, reference, output, metadata, pictures, tolerance or Tolerance())
+    return write_program(program, reference, output, metadata, pictures, tolerance or TOLERANCES[precision])
+
+
+def check_precision(format_name: str, precision: str, dynamic: bool) -> None:
+    """Refuse what a format cannot hold.
+
+    Raises:
+        UserError: the format has no such precision, or not with pictures of several sizes; says which have.
+    """
+    if precision not in FORMATS[format_name].precisions:
+        able = " and ".join(name for name, kind in FORMATS.items() if precision in kind.precisions)
+        raise UserError(f"{format_name} files in {precision} are not supported; {able} files are")
+    if precision == "int8" and dynamic:
+        raise UserError("int8 files take pictures of one size, for which their multiply-adds are counted")
 
 
 def write_program(

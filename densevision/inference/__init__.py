@@ -16,7 +16,7 @@ from densevision.export import is_exported, open_file, optimised
 from densevision.inference.base import NetworkPredictor, Predictor, Result
 from densevision.inference.classification import ClassificationPredictor, ClassificationResult
 from densevision.inference.detection import DetectionPredictor, DetectionResult
-from densevision.inference.exported import ExportedPredictor
+from densevision.inference.exported import ExportedPredictor, FileNetwork
 from densevision.inference.rebuild import model_from_checkpoint
 from densevision.inference.segmentation import SegmentationPredictor, SegmentationResult
 
@@ -27,6 +27,7 @@ __all__ = [
     "DetectionPredictor",
     "DetectionResult",
     "ExportedPredictor",
+    "FileNetwork",
     "NetworkPredictor",
     "Predictor",
     "Result",

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
+from densevision.config import Config
 from densevision.detection.anchors import AnchorCache
 from densevision.detection.postprocess import Detections
 from densevision.errors import UserError
@@ -24,6 +26,31 @@ from densevision.segmentation.postprocess import class_map
 Size = tuple[int, int]
 
 
+class FileNetwork(nn.Module):
+    """An exported file with raw outputs where a task expects its network; runs on the CPU, a picture at a time."""
+
+    def __init__(self, runtime: Runtime, config: Config) -> None:
+        super().__init__()
+        self.runtime = runtime
+        self.head = config.model.head
+        self._anchors = _anchor_cache(config) if config.task == "detection" else None
+
+    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
+        """(B, 3, H, W) uint8 -> the network's outputs."""
+        found = [self.runtime(image[None].numpy()) for image in images]
+        outputs = {name: torch.from_numpy(np.concatenate([one[name] for one in found])) for name in found[0]}
+        return outputs if self._anchors else outputs["logits"]
+
+    def anchors(self, image_size: Size) -> Tensor:
+        """As :meth:`densevision.detection.ssdlite.SSDLite.anchors`."""
+        assert self._anchors is not None
+        return self._anchors(image_size, torch.device("cpu"))
+
+
+def _anchor_cache(config: Config) -> AnchorCache:
+    return AnchorCache(anchor_shapes(config.model.head), anchor_strides(config.model))
+
+
 class ExportedPredictor(Predictor):
     """Predicts at the size that the file takes; one that takes several sees pictures as its checkpoint does.
 
@@ -36,8 +63,7 @@ class ExportedPredictor(Predictor):
         self.runtime = runtime
         self.source = source
         if self.config.task == "detection":
-            model = self.config.model
-            self.anchor_cache = AnchorCache(anchor_shapes(model.head), anchor_strides(model))
+            self.anchor_cache = _anchor_cache(self.config)
 
     def predict(self, picture: str | Path | np.ndarray | Image.Image) -> Result:
         """As :meth:`Predictor.predict`.

@@ -12,6 +12,7 @@ from densevision.detection.ssdlite import SSDLite
 from densevision.errors import UserError
 from densevision.model_heads import check_head
 from densevision.models import build_model
+from densevision.quantize import quantized
 from densevision.segmentation.segmenter import Segmenter
 
 _PREFIX = "model."  # of the model's weights among those of the task that trained it
@@ -32,6 +33,8 @@ def model_from_checkpoint(stored: dict[str, Any], source: str) -> Segmenter | SS
     with loaded.blaming_origin():
         check_head(config.task, config.model)
     model = build_model(config.model, label_map.num_classes, load_weights=False)
+    if config.quantize.mode == "qat":
+        model = quantized(model)
     weights = {k.removeprefix(_PREFIX): v for k, v in stored["state_dict"].items() if k.startswith(_PREFIX)}
     expected = model.state_dict()
     if missing := sorted(expected.keys() - weights.keys()):
