@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from densevision.config import config_from_dict
-from densevision.export.agreement import SAME_BOX
+from densevision.export.agreement import TOLERANCES
 from densevision.export.precision import PrecisionReport
 from densevision.export.write import Exported
 
@@ -137,10 +137,10 @@ def _percent(value: float | None) -> str:
 
 
 def _limits(exported: Exported, task: str) -> str:
-    found = exported.agreement
+    found, overlap = exported.agreement, TOLERANCES[exported.metadata.precision].overlap
     same = {
         "segmentation": "of the pixels got the same class",
-        "detection": f"of the detections were found again (class, score, overlap of {SAME_BOX} or more)",
+        "detection": f"of the detections were found again (class, score, overlap of {overlap} or more)",
         "classification": "got the same first class",
     }[task]
     difference = "" if found.difference is None else f" its outputs differed by at most {found.difference:.1e};"

@@ -142,7 +142,7 @@ def write_program(
             try:
                 kind.write(program, draft, metadata)
                 runtime = kind(draft)
-                agreement = compare(reference, runtime, pictures)
+                agreement = compare(reference, runtime, pictures, tolerance)
             except OSError:
                 raise
             except Exception as error:  # the converters raise whatever their compilers do
