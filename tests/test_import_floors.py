@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "structures", "config", "io", "damage", "checkpoint", "launch"},
+    {"errors", "structures", "config", "io", "damage", "checkpoint", "launch", "video"},
     {"layers"},
     {"backbones"},
     {"segmentation", "detection", "classification"},

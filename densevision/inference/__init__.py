@@ -6,6 +6,7 @@ Predictor and its result type in ``PREDICTORS``; what the commands need of a res
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -44,7 +45,12 @@ PREDICTORS: dict[str, type[NetworkPredictor]] = {
 }
 
 
-def load(path: str | Path, device: str | torch.device = "cpu", optimize: bool = False) -> Predictor:
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    optimize: bool = False,
+    overrides: Sequence[str] = (),
+) -> Predictor:
     """A model, ready to predict; needs nothing but the file.
 
     Args:
@@ -53,6 +59,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", optimize: bool = 
         optimize: of a checkpoint: fold batch normalisation, keep channels last, and round class maps as
             ``evaluation.exact=false`` does. Predictions then differ where two classes agree to the last bits, and the
             model can no longer be trained.
+        overrides: of a checkpoint's configuration, such as ``["evaluation.flip=true", "evaluation.mode=slide"]``.
 
     Raises:
         UserError: no such file, no whole checkpoint or exported file of densevision, weights that do not fit their
@@ -62,14 +69,18 @@ def load(path: str | Path, device: str | torch.device = "cpu", optimize: bool = 
     if is_exported(path):
         if target.type != "cpu":
             raise UserError(f"{path} is an exported file, which runs on the CPU; {device} can run its checkpoint")
+        if overrides:
+            raise UserError(f"{path} sees a picture once and whole; {overrides[0]} is for its checkpoint")
         return ExportedPredictor(open_file(path), str(path))
     stored = read_densevision_checkpoint(path)
-    config = stored_config(stored, str(path)).config
+    loaded = stored_config(stored, str(path), overrides)
+    config = loaded.config
     model = model_from_checkpoint(stored, str(path))
     if optimize:
         model = optimised(model).to(memory_format=torch.channels_last)
         config.evaluation.exact = False
-    return PREDICTORS[config.task](model, config, stored_label_map(stored, str(path)), target)
+    with loaded.blaming_origin():
+        return PREDICTORS[config.task](model, config, stored_label_map(stored, str(path)), target)
 
 
 def _device(device: str | torch.device) -> torch.device:

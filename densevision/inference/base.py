@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,12 @@ class Result(Protocol):
     @property
     def summary(self) -> str:
         """The prediction in a few words, for a line of a terminal."""
+
+    def drawn(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: the prediction on the picture, of the same size for all pictures of one size."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The prediction in values that JSON has."""
 
     def save(self, path: str | Path) -> None:
         """Draw the prediction on the picture and write that."""
@@ -55,13 +61,39 @@ class Predictor:
         """
         raise NotImplementedError
 
-    def predict_many(self, paths: Iterable[str | Path]) -> Iterator[tuple[Path, Result | UserError]]:
-        """Each file with its result, in the given order; with the error where a file cannot be read."""
+    def predict_batch(self, pictures: Sequence[np.ndarray]) -> list[Any]:
+        """The results of several pictures of one shape, (H, W, 3) uint8 RGB, in one pass where the model can."""
+        return [self.predict(picture) for picture in pictures]
+
+    def predict_many(
+        self, paths: Iterable[str | Path], batch_size: int = 1
+    ) -> Iterator[tuple[Path, Result | UserError]]:
+        """Each file with its result, in the given order; with the error where a file cannot be read.
+
+        Args:
+            batch_size: how many consecutive pictures of one shape are predicted in one pass.
+        """
+        waiting: list[tuple[Path, np.ndarray]] = []
         for path in map(Path, paths):
             try:
-                yield path, self.predict(path)
+                picture = read_image(path)
             except UserError as error:
+                yield from self._predict_all(waiting)
+                waiting = []
                 yield path, error
+                continue
+            if waiting and (len(waiting) == batch_size or waiting[0][1].shape != picture.shape):
+                yield from self._predict_all(waiting)
+                waiting = []
+            waiting.append((path, picture))
+        yield from self._predict_all(waiting)
+
+    def _predict_all(self, waiting: list[tuple[Path, np.ndarray]]) -> Iterator[tuple[Path, Result | UserError]]:
+        paths, pictures = [path for path, _ in waiting], [picture for _, picture in waiting]
+        try:
+            yield from zip(paths, self.predict_batch(pictures) if pictures else [], strict=True)
+        except UserError as error:  # of a size that the file does not take, which all of them have
+            yield from ((path, error) for path in paths)
 
 
 class NetworkPredictor(Predictor):
@@ -75,6 +107,10 @@ class NetworkPredictor(Predictor):
         super().__init__(config, label_map)
         self.model = model.to(device).eval()
         self.device = device
+
+    def _images(self, pictures: Iterable[np.ndarray]) -> torch.Tensor:
+        """(B, 3, H, W) of B pictures (H, W, 3), on the device."""
+        return torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).to(self.device)
 
 
 def rgb(picture: str | Path | np.ndarray | Image.Image) -> np.ndarray:

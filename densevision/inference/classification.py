@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ class ClassificationResult:
         top = self.top()
         return class_bars(self.picture, list(top), list(top.values()))
 
+    def drawn(self) -> np.ndarray:
+        """:meth:`overlay`."""
+        return self.overlay()
+
     def save(self, path: str | Path) -> None:
         """Write :meth:`overlay` in the format of the file's suffix.
 
@@ -69,11 +74,14 @@ class ClassificationPredictor(NetworkPredictor):
 
     model: Classifier
 
-    @torch.inference_mode()
     def predict(self, picture: str | Path | np.ndarray | Image.Image) -> ClassificationResult:
         """As :meth:`Predictor.predict`."""
-        array, data = rgb(picture), self.config.data
-        seen = resize_middle(array, data.image_size or array.shape[:2], data.eval_crop)
-        images = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1)))[None].to(self.device)
-        probabilities = self.model(images)[0].float().softmax(0)
-        return ClassificationResult(array, probabilities.cpu().numpy(), self.label_map)
+        return self.predict_batch([rgb(picture)])[0]
+
+    @torch.inference_mode()
+    def predict_batch(self, pictures: Sequence[np.ndarray]) -> list[ClassificationResult]:
+        """As :meth:`Predictor.predict_batch`."""
+        size, share = self.config.data.image_size or pictures[0].shape[:2], self.config.data.eval_crop
+        images = self._images(resize_middle(picture, size, share) for picture in pictures)
+        probabilities = self.model(images).float().softmax(1).cpu().numpy()
+        return [ClassificationResult(*pair, self.label_map) for pair in zip(pictures, probabilities, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,20 @@ class DetectionResult:
         sure = self.scores >= min_score
         return draw_boxes(self.picture, self.boxes[sure], self.labels[sure], self.scores[sure], self.label_map)
 
+    def drawn(self) -> np.ndarray:
+        """:meth:`overlay` with the surer boxes."""
+        return self.overlay()
+
+    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
+        """As entries of COCO's results file: ``image_id``, ``category_id``, ``bbox`` (x, y, w, h) and ``score``."""
+        corners = self.boxes.astype(float)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
+        ids = [self.label_map.ids[label] for label in self.labels.tolist()]
+        return [
+            {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
+            for category, box, score in zip(ids, boxes, self.scores.tolist(), strict=True)
+        ]
+
     def save(self, path: str | Path) -> None:
         """Write :meth:`overlay` in the format of the file's suffix.
 
@@ -84,14 +99,20 @@ class DetectionPredictor(NetworkPredictor):
         super().__init__(model, config, label_map, device)
         self.postprocess = build_postprocess(config.model.head)
 
-    @torch.inference_mode()
     def predict(self, picture: str | Path | np.ndarray | Image.Image) -> DetectionResult:
         """As :meth:`Predictor.predict`; boxes are in the picture's own pixels."""
-        array = rgb(picture)
-        height, width = self.config.data.image_size or array.shape[:2]
-        resized = resize_image(array, (height, width))
-        images = torch.from_numpy(resized.copy()).permute(2, 0, 1)[None].to(self.device)
-        (found,) = self.postprocess(self.model(images), self.model.anchors((height, width)), (height, width))
-        found = found.resized((height, width), (array.shape[0], array.shape[1]))
-        boxes, scores, labels = (values.cpu().numpy() for values in (found.boxes, found.scores, found.labels))
-        return DetectionResult(array, boxes, scores, labels, self.label_map)
+        return self.predict_batch([rgb(picture)])[0]
+
+    @torch.inference_mode()
+    def predict_batch(self, pictures: Sequence[np.ndarray]) -> list[DetectionResult]:
+        """As :meth:`Predictor.predict_batch`."""
+        size = (pictures[0].shape[0], pictures[0].shape[1])
+        height, width = self.config.data.image_size or size
+        images = self._images(resize_image(picture, (height, width)) for picture in pictures)
+        results = []
+        found = self.postprocess(self.model(images), self.model.anchors((height, width)), (height, width))
+        for picture, one in zip(pictures, found, strict=True):
+            one = one.resized((height, width), size)
+            boxes, scores, labels = (values.cpu().numpy() for values in (one.boxes, one.scores, one.labels))
+            results.append(DetectionResult(picture, boxes, scores, labels, self.label_map))
+        return results

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from densevision.io import resize_image, write_png
 from densevision.segmentation.segmenter import Segmenter
 from densevision.segmentation.views import see, views_from_config
 from densevision.structures import LabelMap
-from densevision.visualize import overlay
+from densevision.visualize import draw_mask, overlay
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,15 @@ class SegmentationResult:
         """(H', W', 3) uint8 RGB: the classes drawn on the picture, with a legend below."""
         return overlay(self.picture, self.class_map, self.label_map)
 
+    def drawn(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: the classes drawn on the picture, without a legend."""
+        return draw_mask(self.picture, self.class_map, self.label_map)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For json: ``size`` (height, width) and ``classes``, those that occur with their shares, largest first."""
+        classes = [{"name": name, "share": share} for name, share in self.shares.items()]
+        return {"size": list(self.picture.shape[:2]), "classes": classes}
+
     def save(self, path: str | Path) -> None:
         """Write :meth:`overlay` in the format of the file's suffix.
 
@@ -91,12 +102,14 @@ class SegmentationPredictor(NetworkPredictor):
         super().__init__(model, config, label_map, device)
         self.views = views_from_config(config.evaluation, config.data.crop_size)
 
-    @torch.inference_mode()
     def predict(self, picture: str | Path | np.ndarray | Image.Image) -> SegmentationResult:
         """As :meth:`Predictor.predict`; the class map has the picture's own size."""
-        array = rgb(picture)
-        size = (array.shape[0], array.shape[1])
-        seen = resize_image(array, self.config.data.image_size or size)
-        images = torch.from_numpy(seen.copy()).permute(2, 0, 1)[None].to(self.device)
-        classes = see(self.model, images, size, self.model.head.align_corners, self.views)
-        return SegmentationResult(array, classes[0].cpu().numpy(), self.label_map)
+        return self.predict_batch([rgb(picture)])[0]
+
+    @torch.inference_mode()
+    def predict_batch(self, pictures: Sequence[np.ndarray]) -> list[SegmentationResult]:
+        """As :meth:`Predictor.predict_batch`."""
+        size = (pictures[0].shape[0], pictures[0].shape[1])
+        seen = self._images(resize_image(picture, self.config.data.image_size or size) for picture in pictures)
+        classes = see(self.model, seen, size, self.model.head.align_corners, self.views).cpu().numpy()
+        return [SegmentationResult(*pair, self.label_map) for pair in zip(pictures, classes, strict=True)]

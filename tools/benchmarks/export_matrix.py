@@ -4,7 +4,8 @@ python tools/benchmarks/export_matrix.py --pictures photos/ [--json FILE] [--mar
 
 Untrained networks of 5 classes at width 0.5 and 128x192 pixels, raw outputs and, in the second half of the table,
 finished ones (class map, detections, probabilities). A row is kept in the json file as soon as it is there, so that the
-command goes on where it was stopped. The exit status is 1 if a combination fails.
+command goes on where it was stopped; the first rows meet every backbone and every head in every format, and the table
+says how many are missing. The exit status is 1 if a combination fails.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -48,12 +50,7 @@ def main() -> int:
     formats = [name for name in options.formats if installed(name)]
     if missing := sorted(set(options.formats) - set(formats)):
         print(f"not installed, left out: {', '.join(missing)}", file=sys.stderr)
-    cases = [
-        (name, backbone, head, finished)
-        for finished, name, backbone, head in product((False, True), formats, sorted(BACKBONES), HEADS)
-        # finished outputs add the same operations to every backbone
-        if not finished or backbone == "mobilenet_v3_large"
-    ]
+    cases = ordered(formats)
     for number, case in enumerate(cases, 1):
         key = " ".join([*case[:3], "finished" if case[3] else "raw"])
         if key not in done:
@@ -62,8 +59,21 @@ def main() -> int:
         print(f"{number}/{len(cases)} {key}: {said(done[key])}", flush=True)
     if options.markdown:
         with atomic_write(options.markdown) as partial:
-            partial.write_text(page(done), encoding="utf-8")
+            partial.write_text(page(done, len(ordered(FORMATS))), encoding="utf-8")
     return int(any("error" in row for row in done.values()))
+
+
+def ordered(formats: Iterable[str]) -> list[tuple[str, str, str, bool]]:
+    """Format, backbone, head, and whether finished, the rows that show most first."""
+    heads, backbones = list(HEADS), sorted(BACKBONES)
+    cases = [
+        # the diagonal has every backbone, and every head several times
+        ((head + backbone) % len(heads), finished, name, backbones[backbone], heads[head])
+        for finished, name, backbone, head in product((False, True), formats, range(len(backbones)), range(len(heads)))
+        # finished outputs add the same operations to every backbone
+        if not finished or backbones[backbone] == "mobilenet_v3_large"
+    ]
+    return [(name, backbone, head, finished) for _, finished, name, backbone, head in sorted(cases)]
 
 
 def convert(format_name: str, backbone: str, head: str, finished: bool, pictures: list[Any]) -> dict[str, Any]:
@@ -104,8 +114,8 @@ def said(row: dict[str, Any]) -> str:
     return f"{row['difference']:.0e}" if row["difference"] is not None else f"{row['share']:.2%}"
 
 
-def page(done: dict[str, Any]) -> str:
-    """The table in Markdown: a line for each network, a column for each format."""
+def page(done: dict[str, Any], wanted: int) -> str:
+    """The table in Markdown: a line for each network, a column for each format; an empty cell was not run."""
     lines: dict[tuple[str, str, str], dict[str, str]] = {}
     for key, row in done.items():
         name, backbone, head, kind = key.split()
@@ -117,6 +127,8 @@ def page(done: dict[str, Any]) -> str:
         "difference from PyTorch over the greatest output (at least 1), of finished ones the share that agrees: pixels "
         "with the same class, detections found again, pictures with the same first class.",
     ]
+    if len(done) < wanted:
+        parts.append(f"{len(done)} of {wanted} combinations were run; an empty cell was not.")
     for kind in ("raw", "finished"):
         rows = [f"| {b} | {h} | " + " | ".join(line.get(n, "") for n in FORMATS) + " |"
                 for (k, b, h), line in sorted(lines.items()) if k == kind]  # fmt: skip
