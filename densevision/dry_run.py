@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from densevision.config import LoadedConfig
 from densevision.config.schema import Config, TrainerConfig
 from densevision.errors import UserError
-from densevision.experiment import build_datamodule, build_task, check_end, class_weights
+from densevision.experiment import build_datamodule, build_task, check_end, check_int8, class_weights
 from densevision.models import check_batch_norm, resolved
 from densevision.structures import SampleKey
 from densevision.training.optim import build_optimizer
@@ -42,6 +42,7 @@ def dry_run(loaded: LoadedConfig, console: Console) -> None:
 
     with loaded.blaming_origin():
         check_end(config)
+        check_int8(config)
         config.model = resolved(config.model)
         meant = deepcopy(config)  # what the run would be
         data, settings = config.data, config.trainer
