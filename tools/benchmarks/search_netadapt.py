@@ -54,13 +54,15 @@ class Benchmark:
         words = [*WORDS, f"model.backbone.pretrained={weights}", *([f"data.root={data}"] if data else [])]
         evaluations = Evaluations(RESULTS / "search_netadapt.jsonl")
         self.stores: dict[str, StoredTrials] = {}
-        for judge, holdout in (("held out", "0.2"), ("val", "null")):
+        for judge, holdout in (("held out", "0.2"), ("val", "null"), ("val, random weights", "null")):
             loaded = load_search("search/netadapt_lraspp_v3_small", [*words, f"search.holdout={holdout}"])
             search = self.stores.get("held out")
             self.stores[judge] = StoredTrials(
                 loaded, judge, f"seed {seed}", RUNS / "netadapt", evaluations, build, ancestors=search
             )
         run: Any = loaded.config
+        # all else that follows from published weights, such as the normalisation of pixels, is resolved and stays
+        self.stores["val, random weights"].config.model.backbone.pretrained = None
         model = resolved(run.model)
         self.seed_network = build_architecture(model.backbone)
 
@@ -82,7 +84,7 @@ class Benchmark:
         from densevision.search.netadapt import netadapt
         from densevision.search.trials import Job
 
-        search, judge = self.stores["held out"], self.stores["val"]
+        search = self.stores["held out"]
         history = History(RUNS / "netadapt" / f"history-{self.seed}.jsonl")
         target = TARGET * self.cost(self.seed_network)
         found, key = netadapt(
@@ -99,7 +101,8 @@ class Benchmark:
         }
         figures = {}
         for arm, (network, steps, parent) in jobs.items():
-            (score,) = judge.run([Job(network, steps, self.seed, parent)])
+            judge = "val" if parent else "val, random weights"
+            (score,) = self.stores[judge].run([Job(network, steps, self.seed, parent)])
             figures[arm] = (100 * score, self.cost(network))
         return figures
 
