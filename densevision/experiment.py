@@ -19,7 +19,7 @@ from densevision.errors import Stopped, UserError
 from densevision.io import atomic_write, make_folder, remove_partial_files, write_json
 from densevision.launch import is_first_process, is_restart
 from densevision.model_heads import check_head
-from densevision.models import build_model, check_batch_norm, resolved
+from densevision.models import build_model, check_batch_norm, coco_ids, resolved
 from densevision.quantize import calibrate, quantized
 from densevision.segmentation.losses import sqrt_class_weights
 from densevision.structures import LabelMap
@@ -63,7 +63,9 @@ def build_task(
     task = lookup("task", config.task, TASKS, key="task")
     check_head(config.task, config.model)
     if model is None:
-        model = build_model(config.model, label_map.num_classes, class_ids=label_map.ids)
+        model = build_model(
+            config.model, label_map.num_classes, class_ids=coco_ids(label_map) if config.model.pretrained else None
+        )
         if config.quantize.mode == "qat":
             model = quantized(model)
     return task(laid_out(model, config), label_map, config, *([] if class_weights is None else [class_weights]))

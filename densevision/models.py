@@ -30,6 +30,7 @@ from densevision.model_heads import (
 )
 from densevision.segmentation import heads
 from densevision.segmentation.segmenter import Segmenter
+from densevision.structures import LabelMap
 
 # formats whose classes are known without the files; COCO's published heads count its ids, 1 to 90 with gaps; the first
 # of VOC's is the background, which masks have
@@ -56,6 +57,15 @@ def create_model(path: str | Path, overrides: Sequence[str] = (), num_classes: i
         return build_model(loaded.config.model, num_classes or default_num_classes(loaded.config))
 
 
+def coco_ids(label_map: LabelMap) -> Sequence[int] | None:
+    """The data set's ids where they are COCO's, each with the name that it has there; None where one is not."""
+    from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
+
+    names = dict(enumerate(SSDLite320_MobileNet_V3_Large_Weights.COCO_V1.meta["categories"]))
+    of_coco = all(names.get(id) == name for id, name in zip(label_map.ids, label_map.names, strict=True))
+    return label_map.ids if of_coco else None
+
+
 def build_model(
     model: ModelConfig, num_classes: int, load_weights: bool = True, class_ids: Sequence[int] | None = None
 ) -> Any:
@@ -65,8 +75,8 @@ def build_model(
         num_classes: K; a detector has one column more, for the background.
         load_weights: False leaves the ``pretrained`` keys alone, for a model whose weights come from its own
             checkpoint; ``model`` must then be :func:`resolved`, as epsilon, dilation and pixels follow those keys.
-        class_ids: the data set's own id of each class. Where published weights of a whole detector know other
-            classes than ``num_classes``, their columns are the ids, as COCO's are, and those of the classes are taken.
+        class_ids: COCO's id of each class (:func:`coco_ids`). Where published weights of a whole detector know other
+            classes than ``num_classes``, their columns are these ids, and those of the classes are taken.
 
     Returns:
         for images (B, 3, H, W), uint8 or float 0..255, a :class:`Segmenter`, -> logits (B, num_classes, h, w), a

@@ -17,7 +17,7 @@ from densevision.config import Config, config_from_dict, config_to_dict
 from densevision.config.search_schema import SearchRun
 from densevision.errors import UserError
 from densevision.experiment import build_datamodule, build_task, class_weights
-from densevision.models import build_model
+from densevision.models import build_model, coco_ids
 from densevision.search.slicing import slice_weights
 from densevision.search.trials import Inherited, Outcome
 from densevision.tasks.base import BaseTask
@@ -98,7 +98,9 @@ class TaskTrial:
 
 def _model(config: Config, label_map: Any, inherited: Inherited | None) -> Any:
     if inherited is None:
-        return build_model(config.model, label_map.num_classes, class_ids=label_map.ids)
+        return build_model(
+            config.model, label_map.num_classes, class_ids=coco_ids(label_map) if config.model.pretrained else None
+        )
     parent_config = deepcopy(config.model)
     parent_config.backbone.arch = architecture_to_dict(inherited.architecture)
     parent = build_model(parent_config, label_map.num_classes, load_weights=False)

@@ -1,6 +1,7 @@
 """torchvision's SSDLite, by name map and configuration: equal outputs and equal detections."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torchvision.models.detection.image_list import ImageList
 
 from densevision.config import load_config
 from densevision.errors import UserError
-from densevision.models import build_model, build_postprocess, create_model
+from densevision.models import build_model, build_postprocess, coco_ids, create_model
+from densevision.structures import LabelMap
 
 CONFIG = "configs/ssdlite_v3_coco_torchvision.yaml"
 
@@ -98,6 +100,13 @@ def test_columns_of_the_classes_that_the_data_has(file):
     for ids in (None, [1, 2, 1000]):
         with pytest.raises(UserError, match=r"class_predictors\.0\.project\.weight"):
             build_model(config, 3, class_ids=ids)
+
+
+def test_ids_are_cocos_where_the_names_are():
+    of_coco = LabelMap(ids=(1, 17, 90), names=("person", "cat", "toothbrush"), colors=((0, 0, 0),) * 3)
+    assert coco_ids(of_coco) == (1, 17, 90)
+    assert coco_ids(replace(of_coco, names=("aeroplane", "cat", "toothbrush"))) is None
+    assert coco_ids(replace(of_coco, ids=(0, 17, 90))) is None
 
 
 def test_the_backbone_alone(file, caplog):
