@@ -20,6 +20,7 @@ import torch
 from torch.export import ExportedProgram
 
 from densevision.export.counting import int8_madds_executorch, int8_madds_onnx
+from densevision.export.graphs import halve, separate, unsign
 from densevision.export.metadata import KEY, Metadata
 
 _FILE = f"{KEY}.json"  # of the metadata, in formats that hold files
@@ -103,9 +104,9 @@ class Onnx(Runtime):
         for node in graph:
             node.metadata_props.clear()  # this machine's paths, and a third of a small file
         if metadata.precision == "int8":
-            _unsign(graph)
+            unsign(graph)
         elif metadata.precision == "fp16":
-            _halve(graph)
+            halve(graph)
         exported.model.metadata_props[KEY] = metadata.to_json()
         exported.save(path, external_data=False)
 
@@ -179,7 +180,7 @@ class ExecuTorch(Runtime):
 
     @classmethod
     def write(cls, program: ExportedProgram, path: Path, metadata: Metadata) -> None:
-        _separate(program)
+        separate(program)
         with _quiet():
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
@@ -240,54 +241,6 @@ class LiteRT(Runtime):
         interpreter.invoke()
         outputs = [interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()]
         return dict(zip(self.metadata.outputs, outputs, strict=True))
-
-
-def _unsign(graph: Any) -> None:
-    """Let the activations of an ONNX graph be uint8, the same values: ONNX Runtime leaves a layer in float whose input
-    it has made unsigned, as its kernels want them, and whose output it has not."""
-    import onnx_ir
-
-    zeros: dict[int, Any] = {}
-    for node in graph:
-        zero = node.inputs[2].const_value if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
-        if zero is None or zero.size > 1 or zero.dtype != onnx_ir.DataType.INT8:
-            continue
-        level = int(zero.numpy().item()) + 128
-        if level not in zeros:
-            zeros[level] = onnx_ir.val(f"zero_{level}", const_value=onnx_ir.tensor(np.array(level, np.uint8)))
-            graph.register_initializer(zeros[level])
-        node.replace_input_with(2, zeros[level])
-        if node.op_type == "QuantizeLinear":
-            node.outputs[0].dtype = onnx_ir.DataType.UINT8
-    for name, value in list(graph.initializers.items()):
-        if not value.uses():
-            graph.initializers.pop(name)
-
-
-def _halve(graph: Any) -> None:
-    """Keep the weights of an ONNX graph as float16; ONNX Runtime makes float32 of them when it opens the file."""
-    import onnx_ir
-
-    for name, value in list(graph.initializers.items()):
-        weight = value.const_value
-        if weight.dtype != onnx_ir.DataType.FLOAT or len(weight.shape) < 2:
-            continue
-        half = onnx_ir.val(f"{name}_half", const_value=onnx_ir.tensor(weight.numpy().astype(np.float16)))
-        cast = onnx_ir.node("Cast", [half], {"to": int(onnx_ir.DataType.FLOAT)})
-        graph.register_initializer(half)
-        value.replace_all_uses_with(cast.outputs[0])
-        graph.initializers.pop(name)
-        graph.insert_before(graph[0], cast)
-
-
-def _separate(program: ExportedProgram) -> None:
-    """Give every reader of a rounded tensor a dequantisation of its own, as XNNPACK's partitioner expects."""
-    dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-    for node in list(program.graph.nodes):
-        for user in list(node.users)[1:] if node.target is dequantize else ():
-            with program.graph.inserting_before(node.next):
-                user.replace_input_with(node, program.graph.node_copy(node))
-    program.graph_module.recompile()
 
 
 def _append(path: Path, metadata: Metadata) -> None:
