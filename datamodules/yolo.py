@@ -42,7 +42,7 @@ class YoloDataModule(DetectionDataModule):
         label_map = read_names(file, content.get("names"))
         base = file.parent
         stated = content.get("path")
-        if isinstance(stated, str) and (base / stated).is_dir():
+        if isinstance(stated, str) and os.path.isdir(base / stated):
             base /= stated  # else a path of the machine that the file was written on
         self.root = Path(os.path.normpath(base))
         splits = {name: value for name, value in content.items() if name in ("train", "val", "test") and value}
@@ -61,11 +61,11 @@ def find_yaml(root: str | None) -> Path:
     if root is None:
         raise UserError("name the yaml file of the data set, or its folder: data.root=FILE", "data.root")
     path = Path(root).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):
         return path
-    found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else []
+    found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if os.path.isdir(path) else []
     if len(found) != 1:
-        there = f"holds {len(found)} yaml files" if path.is_dir() else "does not exist"
+        there = f"holds {len(found)} yaml files" if os.path.isdir(path) else "does not exist"
         raise UserError(f"{path} {there}: name the one that describes the data set", "data.root")
     return found[0]
 
@@ -105,10 +105,10 @@ def find_pictures(base: Path, file: Path, entries: Any) -> list[str]:
         if not isinstance(entry, str):
             raise UserError(f"{file}: {reprlib.repr(entry)} is neither a folder nor a list of pictures")
         place = base / entry
-        if place.is_dir():
+        if os.path.isdir(place):  # unlike Path's, False for what can be no name
             files = (Path(folder, name) for folder, _, names in os.walk(place) for name in names if name[0] != ".")
             found += [os.path.relpath(path, base) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-        elif place.is_file() and place.suffix == ".txt":
+        elif os.path.isfile(place) and place.suffix == ".txt":
             try:
                 lines = place.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
             except OSError as error:
@@ -160,7 +160,7 @@ def _label_file(picture: str) -> str:
 def _read_table(path: Path, index_of: dict[int, int]) -> np.ndarray:
     """(N, 5) float64: class index, centre x, centre y, width, height."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         return np.zeros((0, 5))
     except (OSError, UnicodeDecodeError) as error:
@@ -199,7 +199,12 @@ def _short(words: Iterable[str]) -> str:
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:  # ValueError: of dates
         raise UserError(f"{file} cannot be read as yaml: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} is not YOLO's format: expected 'train', 'val' and 'names'")

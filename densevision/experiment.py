@@ -31,7 +31,7 @@ from densevision.training.checkpoints import BEST, LAST, Checkpoints
 from densevision.training.loggers import RunLogger, build_wandb_logger, finish_wandb
 from densevision.training.origin import describe_origin, write_origin
 from densevision.training.processes import telling_of_lost_processes
-from densevision.training.resume import METRICS, ResumePoint, cut_metrics, find_resume_point, set_aside
+from densevision.training.resume import METRICS, SUMMARY, ResumePoint, cut_metrics, find_resume_point, set_aside
 from densevision.training.step_times import peak_memory_mib
 from densevision.training.stopping import StopSignals, requeue
 from densevision.training.trainer import build_trainer, processes_of, quiet_libraries
@@ -130,7 +130,7 @@ def _train(loaded: LoadedConfig, console: Console, signals: StopSignals) -> dict
         raise
     summary = _summary(trainer, task, run_dir, parameters, time.perf_counter() - began)
     if trainer.is_global_zero:
-        write_json(run_dir / "summary.json", summary)
+        write_json(run_dir / SUMMARY, summary)
     return summary
 
 
@@ -208,7 +208,7 @@ def _begin_run_directory(config: Config, run_dir: Path, processes: int, console:
     if is_first_process():
         make_folder(run_dir)
         remove_partial_files(run_dir / "checkpoints")
-        (run_dir / "summary.json").unlink(missing_ok=True)  # it says that a run has ended
+        (run_dir / SUMMARY).unlink(missing_ok=True)
         cut_metrics(run_dir / METRICS, point.step if point else 0)
         with atomic_write(run_dir / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))), encoding="utf-8")

@@ -31,12 +31,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from densevision.damage import JPEG, PNG, check_jpeg, check_pixels, check_png, check_png_rows
+from densevision.damage import JPEG, PNG, check_jpeg, check_pixels, check_png, check_png_rows, without_quirks
 from densevision.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _PARTIAL = ".partial"  # in the names of files that are being written
-_HARMLESS = ("SOS parameters", "Adobe", "JFIF")  # words of libjpeg's warnings that leave the pixels alone
 _TURN_BACK = {  # EXIF orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -272,14 +271,27 @@ def _decode_jpeg(path: Path, data: bytes, components: int) -> np.ndarray | None:
     colors = "CMYK" if components == 4 else "RGB"
     try:
         image = simplejpeg.decode_jpeg(data, colors)
+    except ValueError:
+        fault = _jpeg_fault(without_quirks(data), colors)
+        if fault is None:
+            return None
+        if fault:
+            raise UserError(f"{path} is damaged ({fault}); if it looks right, write it anew") from None
+        return None  # a quirk alone, which Pillow bears
+    return None if components == 4 else image  # Pillow knows Adobe's CMYK
+
+
+def _jpeg_fault(data: bytes, colors: str) -> str | None:
+    """What libjpeg warns of, "" for nothing; None where simplejpeg cannot read such a file at all."""
+    try:
+        simplejpeg.decode_jpeg(data, colors)
     except ValueError as warning:
         try:
-            image = simplejpeg.decode_jpeg(data, colors, strict=False)
+            simplejpeg.decode_jpeg(data, colors, strict=False)
         except ValueError:
             return None
-        if not any(word in str(warning) for word in _HARMLESS):
-            raise UserError(f"{path} is damaged ({warning}); if it looks right, write it anew") from None
-    return None if components == 4 else image  # Pillow knows Adobe's CMYK
+        return str(warning)
+    return ""
 
 
 def _decode_slowly(path: Path, data: bytes) -> np.ndarray:

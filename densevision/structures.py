@@ -8,6 +8,8 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 from torch import Tensor
 
+from densevision.errors import UserError
+
 IGNORE_INDEX = 255
 
 
@@ -131,6 +133,9 @@ class LabelMap:
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.names) == len(self.colors):
             raise ValueError("a LabelMap needs one id, one name and one colour a class")
+        for name in self.names:
+            if not name.isascii() and name != name.encode("utf-8", "ignore").decode():
+                raise UserError(f"the class name {name!a} holds half a character, which no file can: name it anew")
 
     @property
     def num_classes(self) -> int:

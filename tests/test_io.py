@@ -256,12 +256,26 @@ def test_a_png_with_too_few_rows_is_cut_short(tmp_path, picture, kind, interlace
                     read(path)
 
 
-def test_what_libjpeg_warns_of_without_harm_is_fine(tmp_path, picture):
+def camera_quirk(kind, data):
+    """A JPEG as some cameras and programs write it; libjpeg warns of it, and the pixels are the same."""
+    data = bytearray(data)
+    if kind == "spectrum":
+        data[data.index(b"\xff\xda") + 12] = 10
+    else:
+        data[data.index(b"JFIF\0") + 5] = 4
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["spectrum", "version"])
+def test_what_libjpeg_warns_of_without_harm_is_fine_and_hides_no_damage(tmp_path, picture, kind):
     path = save(tmp_path / "a.jpg", picture, quality=95)
-    wanted, data = read_image(path), bytearray(path.read_bytes())
-    data[data.index(b"\xff\xda") + 12] = 10  # the scan's end in the spectrum, as some cameras write it
+    wanted, data = read_image(path), camera_quirk(kind, path.read_bytes())
     path.write_bytes(data)
     assert np.array_equal(read_image(path), wanted)
+    scan = data.index(b"\xff\xda")
+    path.write_bytes(data[: (scan + len(data)) // 2] + b"\xff\xd9")
+    with pytest.raises(UserError, match=r"a\.jpg is (damaged|cut short)"):
+        read_image(path)
 
 
 def test_a_jpeg_that_ends_in_honest_grey_is_fine(tmp_path, picture):

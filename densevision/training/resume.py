@@ -28,6 +28,7 @@ _FREE = (
     "wandb.",
 )
 METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"  # it says that a run has ended
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def find_resume_point(resume: str, run_dir: Path, config: Config) -> ResumePoint
     """The checkpoint that ``trainer.resume`` asks for; None to begin at step 0.
 
     ``auto`` takes the latest whole checkpoint of the run directory: ``last.ckpt``, the one before it when that one is
-    damaged, or Lightning's ``hpc_ckpt_N.ckpt`` when SLURM had it written after them; ``never`` none; anything else is a
+    damaged, or Lightning's ``hpc_ckpt_N.ckpt`` when SLURM had it written after them; of a run that was cut off after
+    its last step and has no summary, the latest before that. ``never`` takes none; anything else is a
     checkpoint's path.
 
     Raises:
@@ -58,8 +60,9 @@ def find_resume_point(resume: str, run_dir: Path, config: Config) -> ResumePoint
         return None
     point = _resume_point(Path(resume), config) if resume != "auto" else _latest_point(run_dir, config)
     if point is not None and config.trainer.max_steps is not None and point.step >= config.trainer.max_steps:
+        longer = "" if config.optim.schedule == "one_cycle" else "raise trainer.max_steps to go on, "
         raise UserError(
-            f"{run_dir} holds a finished run of {point.step} steps: raise trainer.max_steps to go on, "
+            f"{run_dir} holds a finished run of {point.step} steps: {longer}"
             "choose another output_dir, or begin again with trainer.resume=never"
         )
     return point
@@ -81,6 +84,13 @@ def _latest_point(run_dir: Path, config: Config) -> ResumePoint | None:
         return None
     stored, latest = max(points, key=lambda point: point[1].step)  # of equal ones the first
     _check_same_experiment(stored, latest.path, config)
+    end = config.trainer.max_steps
+    if latest.step == end == stored["config"]["trainer"]["max_steps"] and not (run_dir / SUMMARY).exists():
+        # cut off between its last checkpoint and its summary: the last part is run again, with the same outcome
+        earlier = [point for _, point in points if point.step < end]
+        if not earlier:
+            return None
+        latest = max(earlier, key=lambda point: point.step)
     return replace(latest, notes=tuple(notes))
 
 

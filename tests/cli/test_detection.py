@@ -133,7 +133,7 @@ def test_torchvisions_variant_trains(coco, tmp_path):
         (["model.head.anchors=[[[0.1,0.1]]]"], ["6 lists"]),
         (["loss.class_weights=sqrt"], ["only segmentation"]),
         (["data.image_size=null"], ["data.image_size"]),
-        (["task=segmentation"], ["ssdlite is no head for segmentation"]),
+        (["task=segmentation"], ["coco has no labels for segmentation"]),
     ],
     ids=lambda value: value[0],
 )

@@ -1,5 +1,6 @@
 """Runs that go on, begin anew or are interrupted, as a user calls them."""
 
+import json
 import signal
 
 import pytest
@@ -16,6 +17,23 @@ def test_the_same_command_goes_on_and_then_says_it_is_done(street, tmp_path, cap
     assert [entry["step"] for entry in lines(run)] == [1, 2, 3, 4, 5]
     assert train(street, run, "trainer.max_steps=5", "optim.schedule=constant") == 1
     assert "finished run of 5 steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("checkpoint_every", [1, 500], ids=["from the one before", "anew"])
+def test_a_run_killed_after_its_last_step_still_gets_its_summary(street, tmp_path, checkpoint_every):
+    run = tmp_path / "run"
+    words = ["trainer.max_steps=3", "trainer.val_every=10", f"trainer.checkpoint_every={checkpoint_every}"]
+    assert train(street, run, *words) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    logged, trained = (run / "metrics.jsonl").read_text(), weights(run / "checkpoints" / "last.ckpt")
+    (run / "summary.json").unlink()
+    assert train(street, run, *words) == 0
+    again = json.loads((run / "summary.json").read_text())
+    assert {key: again[key] for key in ("steps", "evaluation", "best")} == {
+        key: summary[key] for key in ("steps", "evaluation", "best")
+    }
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == len(logged.splitlines())
+    assert_equal_weights(weights(run / "checkpoints" / "last.ckpt"), trained)
 
 
 def test_another_experiment_in_the_same_place_is_refused(street, tmp_path, capsys):

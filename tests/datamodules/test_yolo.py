@@ -131,6 +131,10 @@ def test_a_line_that_cannot_be_meant_is_an_error(tmp_path, lines, says):
         (YAML.replace("[cat, dog]", "[cat, null]"), "the name of class 1 is None"),
         (YAML.replace("[cat, dog]", "[cat, no]"), "the name of class 1 is False; a text is expected, in quotes if"),
         (YAML.replace("[cat, dog]", str([["cat"] * 40] * 40)), "the name of class 0 is ['cat', 'cat', 'cat', 'cat',"),
+        (YAML.replace("[cat, dog]", '["\\ud800", dog]'), "the class name '\\ud800' holds half a character"),
+        (YAML + "made: 2024-02-30\n", "cannot be read as yaml"),
+        (YAML + "deep: " + "[" * 3000, "cannot be read as yaml"),
+        (YAML.replace("images/val", "x" * 5000), "which is neither a folder nor a list"),
         (YAML.replace("images/val", "{a: b}"), "is neither a folder nor a list of pictures"),
     ],
 )
