@@ -124,6 +124,10 @@ def read_pretrained(where: str, family: str, width_mult: float = 1.0, head: str 
         return Pretrained(origin, "torchvision", from_torchvision_ssdlite(state), 1e-3, "half")
     if "conv_stem.weight" in state:
         tensorflow = family.endswith("_minimalistic")  # timm has these from TF-slim only
+        if tensorflow:
+            log.warning(
+                "%s was trained with TensorFlow's padding: its features are the same on odd sizes alone", origin
+            )
         # timm's V1, the network without a last 1x1, was trained on [-1, 1], as all of TF-slim's
         preprocess = "half" if tensorflow or "conv_head.weight" not in state else "imagenet"
         return Pretrained(origin, "timm", from_timm(state), 1e-3 if tensorflow else 1e-5, preprocess)

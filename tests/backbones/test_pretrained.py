@@ -175,7 +175,7 @@ def test_resolved_needs_no_file(files):
         ("timm", "mobilenet_v3_large_minimalistic", 1.0, "tf_mobilenetv3_large_minimal_100"),
     ],
 )
-def test_a_family_has_its_name_on_the_hub(where, family, width, name, monkeypatch):
+def test_a_family_has_its_name_on_the_hub(where, family, width, name, monkeypatch, caplog):
     """The hub's file is stood in for by fresh weights of the network that is asked for."""
     if where == "timm":
         create = timm.create_model
@@ -187,6 +187,7 @@ def test_a_family_has_its_name_on_the_hub(where, family, width, name, monkeypatc
             "torchvision.models._api.load_state_dict_from_url", lambda url, *a, **k: urls.append(url) or state
         )
     weights = read_pretrained(where, family, width)
+    assert ("odd sizes alone" in caplog.text) == name.startswith("tf_")
     if where == "torchvision":
         assert urls == [torchvision.models.get_model_weights(name).DEFAULT.url]
         mean = torchvision.models.get_model_weights(name).DEFAULT.transforms().mean
