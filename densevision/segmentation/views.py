@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from densevision.config.schema import EvaluationConfig
 from densevision.errors import UserError
@@ -55,14 +55,20 @@ def views_from_config(evaluation: EvaluationConfig, crop_size: Sequence[int] | N
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Logits of one window and where it lies in a scaled picture of (height, width) ``scaled``."""
+class _Window:
+    """A window of (height, width) ``size`` at (top, left) of the picture scaled to (height, width) ``scaled``."""
 
-    logits: Tensor  # (B, K, h, w), mirrored back
     scaled: tuple[int, int]
     top: int
     left: int
     size: tuple[int, int]
+    rows: slice  # of the class map, those that it shows
+
+
+@dataclass(frozen=True)
+class _Look:
+    window: _Window
+    logits: Tensor  # (B, K, h, w), mirrored back
 
 
 def see(
@@ -75,8 +81,8 @@ def see(
     scale, and a confident view would outvote the rest by its logits' size alone. Source: DeepLab
     ``model.py``, ``predict_labels_multi_scale``, which averages softmax values.
 
-    Memory, beside the network's own for one window: the windows' coarse logits, and a strip of probabilities. So with
-    a sliding window a picture of any size is seen.
+    Memory, beside the picture and the network's own for one window: a strip of probabilities and the coarse logits of
+    the windows that cross it. So with a sliding window a picture of any size is seen, at any scale.
 
     Args:
         segment: pixels (B, 3, h, w) -> logits (B, K, h', w').
@@ -90,12 +96,16 @@ def see(
     whole = views.window is None or all(w >= s for w, s in zip(views.window, images.shape[2:], strict=True))
     if whole and views.scales == (1.0,) and not views.flip:
         return class_map(segment(images), size, align_corners, views.exact)
-    looks = list(_looks(segment, images, views))
+    waiting = deque(sorted(_windows((images.shape[2], images.shape[3]), size, views), key=lambda w: w.rows.start))
+    looks = _look(segment, images, waiting.popleft(), views.flip)
     batch, num_classes = looks[0].logits.shape[:2]
     rows = max(1, _STRIP // (batch * num_classes * size[1]))
     strips = []
     for top in range(0, size[0], rows):
         bottom = min(top + rows, size[0])
+        looks = [look for look in looks if look.window.rows.stop > top]
+        while waiting and waiting[0].rows.start < bottom:
+            looks += _look(segment, images, waiting.popleft(), views.flip)
         total = images.new_zeros((batch, num_classes, bottom - top, size[1]), dtype=torch.float32)
         seen = images.new_zeros((bottom - top, size[1]), dtype=torch.float32)
         for look in looks:
@@ -104,24 +114,60 @@ def see(
     return torch.cat(strips, dim=1)
 
 
-def _looks(segment: Callable[[Tensor], Tensor], images: Tensor, views: Views) -> Iterator[_Look]:
-    height, width = images.shape[2:]
+def _windows(picture: tuple[int, int], size: tuple[int, int], views: Views) -> Iterator[_Window]:
     for scale in views.scales:
-        scaled = max(1, round(height * scale)), max(1, round(width * scale))
-        picture = images if scaled == (height, width) else _resized(images, scaled)
+        scaled = max(1, round(picture[0] * scale)), max(1, round(picture[1] * scale))
         window = scaled if views.window is None else views.window
         stride = views.stride or window
         window = min(window[0], scaled[0]), min(window[1], scaled[1])
         for top in _starts(scaled[0], window[0], stride[0]):
-            for left in _starts(scaled[1], window[1], stride[1]):
-                part = picture[:, :, top : top + window[0], left : left + window[1]]
-                yield _Look(segment(part).float(), scaled, top, left, window)
-                if views.flip:
-                    yield _Look(segment(part.flip(3)).float().flip(3), scaled, top, left, window)
+            rows, _ = _shown(0, size[0], size[0], scaled[0], top, window[0])
+            if rows.stop > rows.start:
+                for left in _starts(scaled[1], window[1], stride[1]):
+                    yield _Window(scaled, top, left, window, rows)
 
 
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+def _look(segment: Callable[[Tensor], Tensor], images: Tensor, window: _Window, flip: bool) -> list[_Look]:
+    height, width = window.size
+    taps, weights = _taps(images.shape[2], window.scaled[0], window.top, height)
+    first, last = int(taps.min()), int(taps.max())
+    part = _summed(images[:, :, first : last + 1], 3, *_taps(images.shape[3], window.scaled[1], window.left, width))
+    part = _summed(part, 2, taps - first, weights)
+    looks = [_Look(window, segment(part).float())]
+    if flip:
+        looks.append(_Look(window, segment(part.flip(3)).float().flip(3)))
+    return looks
+
+
+def _taps(length: int, scaled: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels of a side, and how much of each, make ``count`` pixels from ``start`` on of that side scaled.
+
+    As ``F.interpolate(mode="bilinear", antialias=True)`` takes them, which can only scale all of a picture: under a
+    triangle as wide as the larger of a pixel before and after, cut at the picture's edges.
+
+    Returns:
+        (count, taps) int64 and float64; a side that is not scaled has one tap.
+    """
+    ratio = length / scaled
+    reach = max(1.0, ratio)
+    centres = (np.arange(start, start + count) + 0.5) * ratio - 0.5
+    taps = np.ceil(centres - reach).astype(np.int64)[:, None] + np.arange(math.floor(2 * reach) + 1)
+    weights = np.maximum(0, 1 - abs(taps - centres[:, None]) / reach) * ((taps >= 0) & (taps < length))
+    used = weights.any(0)
+    return taps.clip(0, length - 1)[:, used], (weights / weights.sum(1, keepdims=True))[:, used]
+
+
+def _summed(images: Tensor, dim: int, taps: np.ndarray, weights: np.ndarray) -> Tensor:
+    """Sums of weighted pixels along ``dim``; pixels that are taken as they are keep their type."""
+    if taps.shape[1] == 1:
+        return images.narrow(dim, int(taps[0, 0]), len(taps))
+    total: Tensor | None = None
+    for tap, weight in zip(taps.T, weights.T, strict=True):
+        pixels = images.index_select(dim, torch.tensor(tap).to(images.device)).float()
+        pixels *= torch.tensor(weight, dtype=torch.float32).to(images.device).view(-1, *[1] * (3 - dim))
+        total = pixels if total is None else total.add_(pixels)
+    assert total is not None
+    return total
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:
@@ -131,12 +177,13 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
 
 def _add(look: _Look, total: Tensor, seen: Tensor, first_row: int, size: tuple[int, int], align_corners: bool) -> None:
     """Add a look's probabilities to the strip of rows ``first_row...`` of a class map of ``size``."""
-    rows, y = _shown(first_row, len(seen), size[0], look.scaled[0], look.top, look.size[0])
-    columns, x = _shown(0, size[1], size[1], look.scaled[1], look.left, look.size[1])
+    window = look.window
+    rows, y = _shown(first_row, len(seen), size[0], window.scaled[0], window.top, window.size[0])
+    columns, x = _shown(0, size[1], size[1], window.scaled[1], window.left, window.size[1])
     if not y.size or not x.size:
         return
-    logits = _at(look.logits, 2, y, look.size[0], align_corners)
-    logits = _at(logits, 3, x, look.size[1], align_corners)
+    logits = _at(look.logits, 2, y, window.size[0], align_corners)
+    logits = _at(logits, 3, x, window.size[1], align_corners)
     total[:, :, rows, columns] += logits.softmax(1)
     seen[rows, columns] += 1
 

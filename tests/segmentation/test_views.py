@@ -1,10 +1,14 @@
 """Whole pictures, sliding windows, scales and mirroring: the class map is that of the averaged probabilities."""
 
+import math
+import weakref
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from densevision.config.schema import EvaluationConfig
 from densevision.errors import UserError
@@ -74,6 +78,32 @@ def test_scales_are_averaged_at_the_size_asked_for():
     assert_same_but_for_ties(result, total)
 
 
+@pytest.mark.parametrize("scale", [0.3, 0.5, 0.75, 1.25, 2.0])
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_windows_of_a_scaled_picture_are_those_of_the_picture_scaled_first(scale, align_corners):
+    """The network here returns what it was shown, so the class map shows the pixels themselves."""
+    images = pictures(90, 121)
+    scaled = round(90 * scale), round(121 * scale)
+    shown = []
+
+    def watched(part):
+        shown.append(part.clone())
+        return part[:, :, ::4, ::4].float()
+
+    see(watched, images, (90, 121), align_corners, Views((24, 31), (17, 31), (scale,)))
+    expected = F.interpolate(images.float(), size=scaled, mode="bilinear", antialias=True)
+    places = [
+        (top, left)
+        for top in module._starts(scaled[0], min(24, scaled[0]), 17)
+        for left in module._starts(scaled[1], min(31, scaled[1]), 31)
+    ]
+    assert len(shown) == len(places) > 1
+    for part, (top, left) in zip(shown, places, strict=True):
+        torch.testing.assert_close(
+            part, expected[:, :, top : top + part.shape[2], left : left + part.shape[3]], rtol=0, atol=2e-3
+        )
+
+
 def assert_same_but_for_ties(result, probabilities):
     top = probabilities.topk(2, dim=1).values
     clear = (top[:, 0] - top[:, 1]) > 1e-4 * top[:, 0]
@@ -92,23 +122,35 @@ def test_the_strips_it_works_in_do_not_show(monkeypatch, views, shape):
     assert torch.equal(see(segment, pictures(*shape), shape, True, views), expected)
 
 
-def test_of_a_huge_picture_no_more_is_held_than_windows_and_strips(monkeypatch):
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 2.0)], ids=str)
+def test_of_a_huge_picture_no_more_is_held_than_windows_and_strips(monkeypatch, scales):
+    """The largest tensor that any operation makes, and the windows' logits that are alive at one time."""
     monkeypatch.setattr(module, "_STRIP", 2**17)
-    sizes, strips = set(), []
+    sizes, alive, held = set(), weakref.WeakSet(), []
 
     def watched(images):
         sizes.add(tuple(images.shape[2:]))
-        return torch.zeros(1, 19, 4, 4)
+        logits = torch.zeros(1, 19, 4, 4)
+        alive.add(logits)
+        held.append(len(alive))
+        return logits
 
-    class Watched(torch.Tensor):
-        def new_zeros(self, shape, dtype):
-            strips.append(int(np.prod(shape)))
-            return torch.zeros(shape, dtype=dtype)
+    class Largest(TorchDispatchMode):
+        elements = 0
 
-    images = torch.zeros(1, 3, 1, 1, dtype=torch.uint8).expand(1, 3, 1300, 1101).as_subclass(Watched)
-    assert see(watched, images, (1300, 1101), True, Views((256, 256), (256, 256))).shape == (1, 1300, 1101)
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.dtype == torch.float32:
+                self.elements = max(self.elements, result.numel())
+            return result
+
+    images = torch.zeros(1, 3, 1, 1, dtype=torch.uint8).expand(1, 3, 1300, 1101)
+    with Largest() as largest:
+        assert see(watched, images, (1300, 1101), True, Views((256, 256), (256, 256), scales)).shape == (1, 1300, 1101)
     assert sizes == {(256, 256)}
-    assert max(strips) <= 2**17 < 19 * 1300 * 1101
+    window = 3 * 256 * 512  # of the picture's pixels, half its size
+    assert largest.elements <= max(2**17, 2 * window) < 3 * 1300 * 1101
+    assert max(held) <= sum(2 * math.ceil(1101 * scale / 256) + 1 for scale in scales)
 
 
 def test_it_runs_on_a_fake_gpu():
