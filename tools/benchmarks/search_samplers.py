@@ -135,7 +135,7 @@ def report(scores: dict[Choice, list[float]], costs: dict[Choice, float], replay
     samplers: dict[str, Callable[[int], Sampler]] = {
         "random": lambda seed: RandomSearch(SIZES, seed),
         "evolution": lambda seed: Evolution(SIZES, seed, population=8, tournament=3),
-        "controller": lambda seed: Controller(SIZES, seed, lr=0.02),
+        "controller": lambda seed: Controller(SIZES, seed),
     }
     found = {name: [replay(make(seed), scores, costs, goal, truth, seed) for seed in range(replays)]
              for name, make in samplers.items()}  # fmt: skip
