@@ -17,6 +17,7 @@ from datamodules.pairs import Pair
 from datamodules.segmentation import SegmentationDataset, transform_for
 from densevision.config.lookup import unknown_name
 from densevision.errors import UserError
+from densevision.paths import is_folder, names_in
 from densevision.structures import LabelMap
 
 ENVIRONMENT_VARIABLE = "CITYSCAPES_DATASET"  # cityscapesScripts' own
@@ -72,7 +73,7 @@ class CityscapesDataModule(DataModule):
         self.root = root = find_root(self.data.root)
         annotations = self.data.annotations
         if not training and annotations == "gtCoarse":
-            if (root / "gtFine" / split).is_dir():
+            if is_folder(root / "gtFine" / split):
                 annotations = "gtFine"
             else:
                 _log.warning("%s is not there: '%s' is judged by gtCoarse", root / "gtFine" / split, split)
@@ -98,11 +99,11 @@ def find_root(root: str | None) -> Path:
         looked = f"data.root is not set, nor is the environment variable {ENVIRONMENT_VARIABLE}"
     else:
         folder = Path(named).expanduser()
-        if (folder / "leftImg8bit").is_dir():
+        if is_folder(folder / "leftImg8bit"):
             return folder
         source = "data.root" if root is not None else ENVIRONMENT_VARIABLE
         looked = f"{source} names {folder.resolve()}, " + (
-            "which has no folder leftImg8bit" if folder.is_dir() else "which does not exist"
+            "which has no folder leftImg8bit" if is_folder(folder) else "which does not exist"
         )
     raise UserError(
         f"no Cityscapes data set: {looked}.\n"
@@ -130,9 +131,9 @@ def find_pairs(
         UserError: an unknown split or city, or no pictures.
     """
     pictures = root / "leftImg8bit"
-    if not (pictures / split).is_dir():
-        raise UserError(f"{pictures}: {unknown_name('split', split, _folders(pictures))}")
-    there = _folders(pictures / split)
+    if not is_folder(pictures / split):
+        raise UserError(f"{pictures}: {unknown_name('split', split, names_in(pictures, folders_only=True))}")
+    there = names_in(pictures / split, folders_only=True)
     if cities is not None and not list(cities):
         raise UserError("no city is named; null takes all", key=key)
     for city in cities or ():
@@ -142,8 +143,8 @@ def find_pairs(
     for city in there if cities is None else sorted(set(cities)):
         labels = root / annotations / split / city
         # one listing a city: a question a file takes minutes on a network's file system
-        stored = set(os.listdir(labels)) if labels.is_dir() else set()
-        for file in sorted(os.listdir(pictures / split / city)):
+        stored = set(names_in(labels)) if is_folder(labels) else set()
+        for file in names_in(pictures / split / city):
             if file.endswith(_PICTURE) and not file.startswith("."):
                 stem = file.removesuffix(_PICTURE)
                 label = f"{stem}_{annotations}_labelIds.png"
@@ -152,7 +153,3 @@ def find_pairs(
     if not pairs:
         raise UserError(f"no pictures in {pictures / split}: looked for CITY/*{_PICTURE}")
     return pairs
-
-
-def _folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from datamodules.stored_picture import whole
 from densevision.config.lookup import unknown_name
 from densevision.errors import UserError
 from densevision.io import exif_orientation, list_images, read_image, resize_image, resize_middle
+from densevision.paths import is_folder, names_in
 from densevision.structures import ClassificationSample, LabelMap, SampleKey
 
 _LOG_ASPECT = math.log(4 / 3)  # greatest, of width by height of a random crop (Inception's, torchvision's, timm's)
@@ -191,7 +191,7 @@ class ClassFoldersDataModule(DataModule):
         if data.image_size is None:
             raise UserError("classification needs one size for all pictures", key="data.image_size")
         self.root = root = Path(data.root).expanduser()
-        names = _folders(root, data.train_split) if (root / data.train_split).is_dir() else _folders(root, split)
+        names = _folders(root, data.train_split) if is_folder(root / data.train_split) else _folders(root, split)
         if self.num_classes not in (None, len(names)):
             raise UserError(f"{root / data.train_split} has {len(names)} class folders, not {self.num_classes}")
         count = len(names)
@@ -222,9 +222,9 @@ class ImageNetDataModule(ClassFoldersDataModule):
 
 def _folders(root: Path, split: str) -> list[str]:
     folder = root / split
-    if not folder.is_dir():
-        known = sorted(entry.name for entry in os.scandir(root) if entry.is_dir()) if root.is_dir() else []
+    if not is_folder(folder):
+        known = names_in(root, folders_only=True) if is_folder(root) else []
         raise UserError(
             f"{folder} is no folder" + (f"; {root} has {', '.join(known[:8])}" if known else ""), "data.root"
         )
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return [name for name in names_in(folder, folders_only=True) if not name.startswith(".")]

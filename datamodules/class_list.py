@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,17 +81,17 @@ def read_classes(classes: Any, root: Path, ignored: Sequence[str]) -> ClassList:
 
 def _rows(path: Path) -> list[list[str]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: the name has a NUL
         raise UserError(
-            f"{path} cannot be read: {error.strerror}. It lists the classes: {_LINE}; or give their names in "
-            "data.classes=[background, cell]",
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}. It lists the classes: {_LINE}; "
+            "or give their names in data.classes=[background, cell]",
             "data.classes",
         ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text file", "data.classes") from error
-    lines = [line for line in lines if line.strip() and not line.startswith("#")]
-    rows = [[cell.strip() for cell in row] for row in csv.reader(line.replace("\t", ",") for line in lines)]
+    rows = []
+    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).splitlines(), 1):
+        if line.strip() and not line.startswith(b"#"):
+            rows.append(_row(f"{path}, line {number}", line))
     if rows and [cell.lower() for cell in rows[0]] in (["name", "r", "g", "b"], ["name", "value"]):
         rows = rows[1:]
     if not rows:
@@ -98,7 +99,20 @@ def _rows(path: Path) -> list[list[str]]:
     return rows
 
 
+def _row(where: str, line: bytes) -> list[str]:
+    try:
+        text = line.decode("utf-8")
+        row = [cell.strip() for cell in next(csv.reader([text.replace("\t", ",")], strict=True))]
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: {line!r:.60} is no text in UTF-8: save the file in it", "data.classes") from None
+    except csv.Error as error:
+        raise UserError(f"{where}: {text!r:.60} cannot be read ({error}); {_LINE}", "data.classes") from error
+    if not row[0] or not "".join(row).isprintable():
+        raise UserError(f"{where}: {text!r:.60} has no name that can be printed; {_LINE}", "data.classes")
+    return row
+
+
 def _byte(source: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 255):
-        raise UserError(f"{source}: expected a number from 0 to 255, got '{text}'; {_LINE}", "data.classes")
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= 255):
+        raise UserError(f"{source}: expected a number from 0 to 255, got '{text[:60]}'; {_LINE}", "data.classes")
     return int(text)

@@ -17,6 +17,7 @@ from datamodules.detection import DetectionDataModule
 from densevision.config.lookup import unknown_name
 from densevision.errors import UserError
 from densevision.io import list_images
+from densevision.paths import is_file, is_folder, is_there
 from densevision.structures import LabelMap
 
 ENVIRONMENT_VARIABLE = "COCO_DATASET"
@@ -62,10 +63,10 @@ def find_root(root: str | None) -> Path:
         looked = f"data.root is not set, nor is the environment variable {ENVIRONMENT_VARIABLE}"
     else:
         folder = Path(named).expanduser()
-        if folder.is_dir():
+        if is_folder(folder):
             return folder
         looked = f"{'data.root' if root is not None else ENVIRONMENT_VARIABLE} names {folder.absolute()}, "
-        looked += "which is no folder" if folder.exists() else "which does not exist"
+        looked += "which is no folder" if is_there(folder) else "which does not exist"
     raise UserError(
         f"no COCO data set: {looked}.\n"
         "  To get it: download train2017.zip, val2017.zip and annotations_trainval2017.zip from\n"
@@ -79,7 +80,7 @@ def find_root(root: str | None) -> Path:
 
 def _pictures_only(folder: Path) -> Annotations:
     """The pictures of a folder without annotations; a file named by a number has that for its id, as in COCO."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"{folder} is no folder of pictures (see data.root and data.*_images)")
     files = [file.name for file in list_images([folder])]
     stems = [file.rpartition(".")[0] for file in files]
@@ -91,7 +92,7 @@ def _pictures_only(folder: Path) -> Annotations:
 def _other_split(root: Path, split: str, configured: tuple[str, str]) -> tuple[str, str]:
     folder = root / "annotations"
     for prefix in ("instances", "image_info"):
-        if (folder / f"{prefix}_{split}.json").is_file():
+        if is_file(folder / f"{prefix}_{split}.json"):
             return split, f"annotations/{prefix}_{split}.json"
     there = [file.stem.removeprefix("instances_").removeprefix("image_info_") for file in folder.glob("*_*.json")]
     raise UserError(f"{folder}: {unknown_name('split', split, {*configured, *there})}")

@@ -23,6 +23,7 @@ from datamodules.segmentation import IMPOSSIBLE, LIST_ALL, SegmentationDataset, 
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.io import IMAGE_SUFFIXES, read_image
+from densevision.paths import is_folder, names_in
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 _SHOWN = 5
@@ -43,7 +44,7 @@ class FoldersDataModule(DataModule):
         if data.root is None:
             raise UserError("name the folder of the data set: data.root=FOLDER", "data.root")
         self.root = Path(data.root).expanduser()
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise UserError(f"{self.root.absolute()} is no folder", "data.root")
         if "{split}" not in _images(data) and data.val_fraction is None and data.train_split != data.val_split:
             raise UserError(
@@ -97,8 +98,8 @@ def find_pairs(root: Path, data: DataConfig, split: str) -> list[Pair]:
     """
     images = root / _images(data).replace("{split}", split)
     masks = root / (data.masks or "masks/{split}").replace("{split}", split)
-    if not images.is_dir():
-        beside = sorted(entry.name for entry in images.parent.iterdir()) if images.parent.is_dir() else []
+    if not is_folder(images):
+        beside = names_in(images.parent) if is_folder(images.parent) else []
         raise UserError(f"no folder {images} for split '{split}' (data.images); there are {', '.join(beside[:20])}")
     if images == masks and not data.mask_suffix:
         raise UserError(f"pictures and masks are both in {images}: tell masks by data.mask_suffix", "data.mask_suffix")

@@ -19,6 +19,7 @@ from densevision.config.lookup import unknown_name
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.io import IMAGE_SUFFIXES
+from densevision.paths import is_file, is_folder
 
 # a class's list says of each picture whether it shows the class
 _FLAGGED = re.compile(r"(\S+)\s+(?:-1|0|1)")
@@ -50,7 +51,7 @@ def find_root(root: str | None) -> Path:
         UserError: it is not named or not there; says how to get VOC.
     """
     folder = None if root is None else Path(root).expanduser()
-    if folder is not None and folder.is_dir():
+    if folder is not None and is_folder(folder):
         return folder
     named = "data.root is not set" if folder is None else f"{folder.absolute()} is no folder"
     raise UserError(
@@ -102,7 +103,7 @@ def find_tree(root: Path) -> Path:
         UserError: there are several.
     """
     for places in ([root], root.glob("VOC*"), root.glob("VOCdevkit/VOC*")):
-        trees = sorted(tree for tree in places if (tree / "JPEGImages").is_dir())
+        trees = sorted(tree for tree in places if is_folder(tree / "JPEGImages"))
         if len(trees) > 1:
             raise UserError(
                 f"{root} holds {', '.join(tree.name for tree in trees)}: name one as data.root, or their lists in "
@@ -122,12 +123,12 @@ def _parts(root: Path, data: DataConfig, split: str, training: bool, lists: str)
         return [_named_list(root, text, key) for text in (named if isinstance(named, list) else [named])]
     tree = find_tree(root)
     folder = tree / "ImageSets" / lists
-    if folder.is_dir():
+    if is_folder(folder):
         file = folder / f"{split}.txt"
-        if not file.is_file():
+        if not is_file(file):
             raise UserError(f"{folder}: {unknown_name('split', split, [f.stem for f in folder.glob('*.txt')])}")
         return [(tree, file)]
-    if (tree / split).is_dir():
+    if is_folder(tree / split):
         return [(tree / split, None)]
     if data.val_fraction is None and data.train_split != data.val_split:
         raise UserError(
@@ -143,9 +144,9 @@ def _named_list(root: Path, text: object, key: str) -> tuple[Path, Path]:
     if not isinstance(text, str):
         raise UserError(f"expected a text file below data.root, or a list of such, got {text!r}", key)
     file = root / text
-    if not file.is_file():
+    if not is_file(file):
         file = find_tree(root) / text
-    if not file.is_file():
+    if not is_file(file):
         raise UserError(f"{file} does not exist: it is to list the pictures", key)
     above = [parent.parent for parent in file.parents if parent.name == "ImageSets"]
     return (above[0] if above else find_tree(root)), file
@@ -179,6 +180,6 @@ def _pictures_folder(tree: Path, data: DataConfig, split: str) -> Path:
 def _first_folder(tree: Path, names: Sequence[str], key: str | None = None) -> Path:
     """The first of these folders that is there."""
     for name in names:
-        if (tree / name).is_dir():
+        if is_folder(tree / name):
             return tree / name
     raise UserError(f"{tree} has no folder {' or '.join(names)}", key)

@@ -11,6 +11,7 @@ import torch
 
 from densevision.config import LoadedConfig, config_from_dict
 from densevision.errors import UserError
+from densevision.paths import is_file
 from densevision.structures import LabelMap
 
 
@@ -21,7 +22,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: no such file, empty, damaged, or holding more than tensors and plain values.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"no checkpoint at {path}")
     try:
         _check_sums(path)

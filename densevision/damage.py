@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -35,19 +34,23 @@ def check_pixels(path: Path, width: int, height: int) -> None:
         )
 
 
-def check_png(path: Path, data: bytes) -> tuple[int, int]:
-    """Walk the chunks of a PNG up to its end and compare their checksums; return (bit depth, colour type).
+def check_png(path: Path, data: bytes) -> tuple[int, int, int]:
+    """Walk the chunks of a PNG up to its end and compare their checksums.
+
+    Returns:
+        Bit depth, colour type, and number of colours in the palette.
 
     Raises:
         UserError: it is cut short or damaged, or its picture is too large.
     """
-    header = (0, 0)
+    depth, color, palette = 0, 0, 0
     for kind, body in _chunks(path, data):
         if kind == b"IHDR" and len(body) == 13:
             width, height, depth, color = struct.unpack_from(">IIBB", body)
             check_pixels(path, width, height)
-            header = (depth, color)
-    return header
+        elif kind == b"PLTE":
+            palette = len(body) // 3
+    return depth, color, palette
 
 
 def check_png_rows(path: Path, data: bytes) -> None:
@@ -129,19 +132,3 @@ def check_jpeg(path: Path, data: bytes) -> int:
             sent[np.isin(ids, named), first : last + 1] = bits
         in_scans = in_scans or marker == _SOS
         position += length
-
-
-def without_quirks(data: bytes) -> bytes:
-    """A JPEG without what libjpeg warns of and nothing is lost by: JFIF's version, Adobe's transform (colours may then
-    differ), and a sequential scan's place in the spectrum. libjpeg tells of the first fault alone, so that one of these
-    would hide damage."""
-    copy = bytearray(data)
-    for app0 in re.finditer(rb"\xff\xe0..JFIF\0", data, re.DOTALL):
-        copy[app0.end()] = 1
-    for app14 in re.finditer(rb"\xff\xee..Adobe.{6}", data, re.DOTALL):
-        copy[app14.end()] = 0
-    if b"\xff\xc2" not in data:  # progressive scans do have a place
-        for scan in re.finditer(rb"\xff\xda\0[\x08\x0a\x0c\x0e]([\1-\4])", data):
-            place = scan.end() + 2 * scan[1][0]
-            copy[place : place + 3] = 0, 63, 0
-    return bytes(copy)

@@ -6,6 +6,7 @@ The rules for a picture, the same in training, evaluation and prediction:
   transparency is dropped (the stored colours count, on no background).
 - **Pixels are taken as stored; an EXIF orientation is ignored.** Boxes and labels refer to stored pixels, so does
   every prediction, and one that turned the picture would not match them. :func:`exif_orientation` tells.
+- The format is what the file holds, whatever it is called: BMP, GIF, JPEG, PNG, TIFF or WebP.
 - A file that does not hold its whole picture is an error. Decoders fill the missing part with grey and go on, so
   the structure of PNG and JPEG files is checked before they are decoded, and what libjpeg warns of is an error.
   Nothing tells of damage to a JPEG (or a format without checksums) after which it can be decoded to its end.
@@ -18,9 +19,7 @@ import io
 import json
 import math
 import os
-import struct
 import uuid
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,23 +27,16 @@ from typing import Any
 
 import cv2
 import numpy as np
-import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from densevision.damage import JPEG, PNG, check_jpeg, check_pixels, check_png, check_png_rows, without_quirks
+from densevision.damage import JPEG, PNG, check_jpeg, check_pixels, check_png, check_png_rows
 from densevision.errors import UserError
+from densevision.jpeg import decode_jpeg
+from densevision.paths import is_folder, is_there, names_in
+from densevision.pillow import decode_any, load_as_stored, open_picture, sentences
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _PARTIAL = ".partial"  # in the names of files that are being written
-_TURN_BACK = {  # EXIF orientation -> what undoes it
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -56,17 +48,20 @@ def read_image(path: str | Path) -> np.ndarray:
     path = Path(path)
     data = _read_bytes(path)
     if data.startswith(PNG):
-        check_png(path, data)
-        image = _decode(data)
+        depth, color, palette = check_png(path, data)
+        # OpenCV makes up colours for indices that the palette ends before
+        image = None if color == 3 and palette < 2**depth else _decode(data)
     elif data.startswith(JPEG):
-        image = _decode_jpeg(path, data, check_jpeg(path, data))
+        image = decode_jpeg(path, data, check_jpeg(path, data))
     else:
         image = None
-    return _decode_slowly(path, data) if image is None else image
+    return decode_any(path, data) if image is None else image
 
 
 def read_label(path: str | Path) -> np.ndarray:
     """Read a label map as (H, W) uint8: the values of a grey file, the indices (not the colours) of a palette file.
+
+    The palette may be too short for them: nothing of it is used.
 
     Raises:
         UserError: as :func:`read_image`, or the file holds colours, 16 bits or JPEG's approximate values.
@@ -74,28 +69,28 @@ def read_label(path: str | Path) -> np.ndarray:
     path = Path(path)
     data = _read_bytes(path)
     if data.startswith(PNG):
-        depth, color = check_png(path, data)
+        depth, color, _ = check_png(path, data)
         if color == 0 and depth <= 8:
             label = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
             if label is not None and label.ndim == 2:
                 return label // (255 // (2**depth - 1))  # decoders stretch 1, 2 and 4 bits to 0..255
         check_png_rows(path, data)
-    with _sentences(path), Image.open(io.BytesIO(data)) as image:
+    with sentences(path), open_picture(io.BytesIO(data)) as image:
         check_pixels(path, *image.size)
-        if image.format == "JPEG":
+        if image.format in ("JPEG", "MPO"):
             raise UserError(f"{path} is a JPEG, which does not keep exact class numbers; labels are PNG files")
         if image.mode not in ("L", "P", "1"):
             raise UserError(
                 f"{path} holds {'16-bit values' if image.mode.startswith('I') else f'{image.mode} colours'}; "
                 "a label map is an 8-bit PNG with one class number a pixel (grey or palette)"
             )
-        return np.array(_as_stored(image), dtype=np.uint8)
+        return np.array(load_as_stored(image), dtype=np.uint8)
 
 
 def exif_orientation(path: str | Path) -> int:
     """The EXIF orientation 1..8 of a picture; 1, as stored, where it says nothing or cannot be read."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             orientation = image.getexif().get(0x0112, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return 1
@@ -105,7 +100,7 @@ def exif_orientation(path: str | Path) -> int:
 def stored_size(path: str | Path) -> tuple[int, int] | None:
     """The (height, width) that a picture's header says, as stored; None where it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
@@ -121,12 +116,13 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != ".")
+        if is_folder(path):
+            files = [path / name for name in names_in(path) if name[0] != "."]
+            inside = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
             if not inside:
                 raise UserError(f"{path} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
             found += inside
-        elif path.exists():
+        elif is_there(path) or os.path.islink(path):  # of a broken link the reader says it
             found.append(path)
         else:
             raise UserError(f"{path} does not exist")
@@ -252,8 +248,8 @@ def _read_bytes(path: Path) -> bytes:
         raise UserError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, not a picture") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: the name has a NUL
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not data:
         raise UserError(f"{path} is empty (0 bytes)")
     return data
@@ -264,68 +260,3 @@ def _decode(data: bytes) -> np.ndarray | None:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
-
-
-def _decode_jpeg(path: Path, data: bytes, components: int) -> np.ndarray | None:
-    """libjpeg's pixels, which are OpenCV's, but what it warns of is heard. None for what is left to Pillow."""
-    colors = "CMYK" if components == 4 else "RGB"
-    try:
-        image = simplejpeg.decode_jpeg(data, colors)
-    except ValueError:
-        fault = _jpeg_fault(without_quirks(data), colors)
-        if fault is None:
-            return None
-        if fault:
-            raise UserError(f"{path} is damaged ({fault}); if it looks right, write it anew") from None
-        return None  # a quirk alone, which Pillow bears
-    return None if components == 4 else image  # Pillow knows Adobe's CMYK
-
-
-def _jpeg_fault(data: bytes, colors: str) -> str | None:
-    """What libjpeg warns of, "" for nothing; None where simplejpeg cannot read such a file at all."""
-    try:
-        simplejpeg.decode_jpeg(data, colors)
-    except ValueError as warning:
-        try:
-            simplejpeg.decode_jpeg(data, colors, strict=False)
-        except ValueError:
-            return None
-        return str(warning)
-    return ""
-
-
-def _decode_slowly(path: Path, data: bytes) -> np.ndarray:
-    """Pillow's decoders: every format."""
-    if data.startswith(PNG):
-        check_png_rows(path, data)
-    with _sentences(path), Image.open(io.BytesIO(data)) as image:
-        check_pixels(path, *image.size)
-        stored = _as_stored(image)
-        if stored.mode in ("F", "I"):
-            kind = "floating-point" if stored.mode == "F" else "32-bit"
-            raise UserError(
-                f"{path} holds {kind} values, whose white is not known: write it with 8 or 16 bits a channel"
-            )
-        if stored.mode.startswith("I;16"):
-            return np.repeat((np.asarray(stored) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-        return np.array(stored.convert("RGB"), dtype=np.uint8)
-
-
-def _as_stored(image: Image.Image) -> Image.Image:
-    """Load; Pillow turns a TIFF (no other format) as its orientation says, so turn it back."""
-    orientation = image.getexif().get(0x0112, 1) if image.format == "TIFF" else 1
-    image.load()
-    return image.transpose(_TURN_BACK[orientation]) if orientation in _TURN_BACK else image
-
-
-@contextmanager
-def _sentences(path: Path) -> Iterator[None]:
-    """What Pillow raises about a file, in one sentence that names it."""
-    try:
-        yield
-    except UnidentifiedImageError:
-        raise UserError(f"{path} is not an image, or not one of a kind that can be read") from None
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is too large: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, TypeError) as error:
-        raise UserError(f"{path} is damaged or cut short: {error}") from error

@@ -11,6 +11,7 @@ import numpy as np
 
 from densevision.errors import UserError
 from densevision.io import atomic_write
+from densevision.paths import is_file
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -33,7 +34,7 @@ class Video:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
+        if not is_file(self.path):
             raise UserError(f"{path} does not exist")
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():

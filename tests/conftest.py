@@ -1,8 +1,10 @@
-"""Where the tests find the data sets, and the rule that with data at hand no data test may skip."""
+"""Where the tests find the data sets, a picture of none, and the rule that with data at hand no data test may skip."""
 
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +22,13 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.fail(f"{VARIABLE} names {folder}, which is no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """A smooth (48, 64, 3) picture without a flat spot."""
+    rng = np.random.default_rng(0)
+    return cv2.resize(rng.integers(30, 220, (6, 8, 3), np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.hookimpl(wrapper=True)

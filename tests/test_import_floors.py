@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "structures", "config", "io", "damage", "checkpoint", "launch", "video"},
+    {"errors", "structures", "config", "io", "damage", "jpeg", "pillow", "paths", "checkpoint", "launch", "video"},
     {"layers"},
     {"backbones"},
     {"segmentation", "detection", "classification"},

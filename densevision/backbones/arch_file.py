@@ -20,6 +20,7 @@ from densevision.io import atomic_write
 from densevision.layers import NormSpec
 from densevision.layers.conv import ACTIVATIONS
 from densevision.layers.squeeze_excite import GATES
+from densevision.paths import is_file
 
 OPERATORS: dict[str, type[Block]] = {
     "inverted_residual": BlockSpec,
@@ -38,7 +39,7 @@ def read_architecture(path: str | Path) -> Architecture:
         UserError: no such file, or a mistake in it; names the file, the key and what was expected.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"no table of a network at {path}")
     return architecture_from_dict(read_yaml(path), str(path))
 

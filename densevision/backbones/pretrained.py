@@ -21,6 +21,7 @@ from densevision.backbones.names import (
 from densevision.checkpoint import read_checkpoint
 from densevision.config.lookup import lookup
 from densevision.errors import UserError
+from densevision.paths import is_file
 
 log = logging.getLogger("densevision")
 
@@ -99,7 +100,7 @@ def read_pretrained(where: str, family: str, width_mult: float = 1.0, head: str 
     else:
         origin = where
         path = Path(where).expanduser()
-        if not path.is_file():
+        if not is_file(path):
             hubs = "torchvision or timm" if head is None else "torchvision"
             raise UserError(f"no checkpoint at {where}; give the path of a file, or {hubs} to download weights")
         stored = read_checkpoint(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from densevision.cli import parser
 from densevision.errors import UserError
+from densevision.paths import is_there
 
 if TYPE_CHECKING:
     from densevision.inference import Predictor
@@ -63,12 +65,13 @@ def main(argv: Sequence[str]) -> int:
     from densevision.export import is_exported
     from densevision.inference import load
     from densevision.io import exif_orientation, list_images, make_folder, write_json
+    from densevision.paths import is_folder
     from densevision.video import is_video
 
-    inputs = list({path.resolve(): path for path in _expanded(options.inputs)}.values())
-    videos = [path for path in inputs if is_video(path) and not path.is_dir()]
+    inputs = list({os.path.realpath(path): path for path in _expanded(options.inputs)}.values())
+    videos = [path for path in inputs if is_video(path) and not is_folder(path)]
     pictures = [path for path in inputs if path not in videos]
-    paths = list({path.resolve(): path for path in list_images(pictures)}.values()) if pictures else []
+    paths = list({os.path.realpath(path): path for path in list_images(pictures)}.values()) if pictures else []
     names = output_names([*paths, *videos])
     _spare_inputs([*paths, *videos], names, options.output)
     on_gpu = torch.cuda.is_available() and not is_exported(options.checkpoint)
@@ -125,7 +128,7 @@ def _expanded(inputs: Sequence[str]) -> list[Path]:
     """The paths, with patterns that no shell has expanded replaced by the files that they fit."""
     found: list[Path] = []
     for word in inputs:
-        if Path(word).exists() or not glob.has_magic(word):
+        if not glob.has_magic(word) or is_there(word):
             found.append(Path(word))
             continue
         fitting = sorted(glob.glob(word, recursive=True))
@@ -191,8 +194,8 @@ def _written(name: str) -> set[str]:
 
 
 def _spare_inputs(paths: Sequence[Path], names: Iterable[str], folder: Path) -> None:
-    inputs = {path.resolve() for path in paths}
+    inputs = {os.path.realpath(path) for path in paths}
     for name in names:
         for output in (folder / f"{name}{end}" for end in (".png", "_labelIds.png", ".mp4")):
-            if output.resolve() in inputs:
+            if os.path.realpath(output) in inputs:
                 raise UserError(f"{output} would be overwritten by its own prediction; choose another --output")

@@ -9,6 +9,7 @@ from typing import Any
 from densevision.compare.runs import Run, RunPicture, distinct_names, flat_config, read_run_directory
 from densevision.compare.wandb_file import read_wandb_file
 from densevision.errors import UserError
+from densevision.paths import is_there
 
 _STEP = "trainer/global_step"
 
@@ -49,7 +50,7 @@ def find_runs(words: Sequence[str]) -> tuple[list[Run], list[str]]:
 def _readers(word: str) -> Iterator[tuple[str, Any]]:
     """(place, function that reads the run there) of every run that a word names."""
     path = Path(word)
-    if not path.exists():
+    if not is_there(path):
         yield from _online(word)
         return
     found = list(_below(path)) or [entry for folder in _folders(path) for entry in _below(folder)]

@@ -19,6 +19,7 @@ import densevision
 from densevision.config.lookup import suggestion, unknown_name
 from densevision.config.schema import Config
 from densevision.errors import UserError
+from densevision.paths import is_file, is_folder
 
 _PACKAGE = Path(densevision.__file__).parent
 # beside the package in a checkout, inside it when installed
@@ -103,11 +104,11 @@ def _find(path: str | Path, folders: Sequence[Path]) -> Path:
     candidates = [path] if path.suffix in (".yaml", ".yml") else [path, path.with_name(path.name + ".yaml")]
     for folder in folders:
         for candidate in candidates:
-            if (folder / candidate).is_file():
+            if is_file(folder / candidate):
                 return folder / candidate
     known = sorted({str(file.relative_to(d).with_suffix("")) for d in CONFIG_DIRS for file in d.rglob("*.yaml")})
     near = suggestion(str(path.with_suffix("") if path.suffix == ".yaml" else path).removeprefix("configs/"), known)
-    looked = ", ".join(str(folder.resolve()) for folder in folders if folder.is_dir())
+    looked = ", ".join(str(folder.resolve()) for folder in folders if is_folder(folder))
     raise UserError(f"no configuration file '{path}'{near} (looked in {looked})")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from densevision.config.lookup import lookup
 from densevision.errors import UserError
 from densevision.export.runtimes import ExecuTorch, LiteRT, Onnx, OpenVino, Runtime, TorchExport
+from densevision.paths import is_file
 
 FORMATS: dict[str, type[Runtime]] = {
     "torch_export": TorchExport,
@@ -62,7 +63,7 @@ def open_file(path: str | Path, threads: int | None = None) -> Runtime:
     """
     path = Path(path)
     name = format_of(path)
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{path} does not exist")
     try:
         return format_named(name)(path, threads)

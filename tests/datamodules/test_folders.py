@@ -183,6 +183,12 @@ def test_what_is_wrong_with_the_files_is_a_sentence(tmp_path, spoil, says):
         ("a,1\nb", [], "the same for all"),
         ("a,300", [], "expected a number from 0 to 255, got '300'"),
         ("", [], "lists no classes"),
+        ("a\n,1", [], "classes.txt, line 2: ',1' has no name"),
+        ("a\n\nb\0c", [], "classes.txt, line 3: 'b\\x00c' has no name that can be printed"),
+        ('a\n"b\nc', [], "classes.txt, line 2: '\"b' cannot be read"),
+        ("a\n" + "b" * 200_000, [], "classes.txt, line 2: "),
+        ("a\nb\udce9b\nc", [], "classes.txt, line 2: b'b\\xe9b' is no text in UTF-8"),
+        ("a,99999999999999999999999999", [], "expected a number from 0 to 255"),
         ("a\nb", ["c"], "unknown class 'c'"),
         ("a", ["a"], "lists 0 classes"),
         (3, [], "expected a list of names or a text file"),
@@ -191,7 +197,7 @@ def test_what_is_wrong_with_the_files_is_a_sentence(tmp_path, spoil, says):
 )
 def test_what_is_wrong_with_the_classes_is_a_sentence(tmp_path, classes, ignored, says):
     if isinstance(classes, str) and not classes.endswith(".txt"):
-        (tmp_path / "classes.txt").write_text(classes)
+        (tmp_path / "classes.txt").write_text(classes, errors="surrogateescape")
         classes = "classes.txt"
     assert says in message(lambda: read_classes(classes, tmp_path, ignored))
 

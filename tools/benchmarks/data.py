@@ -6,7 +6,9 @@ Draws pictures of 1024x2048 as PNG (about 2.4 MB each, as in Cityscapes) and of 
 COCO), and lets all pipelines take turns over them, round by round. Without workers the processor's time of this process
 counts, so that other work on the machine does not; with workers the clock on the wall, which it does disturb. A ratio
 is the median over the rounds. Every pipeline has one thread a process; all files are in the page cache. The bytes of a
-sample are what goes to the device: ours are uint8 and normalised there.
+sample are what goes to the device. Neither the bytes nor the times of ours and of mmsegmentation contain normalisation:
+they hand uint8 over and normalise on the device. The others hand float32 over, by their recipes, and normalise before
+(torchvision's ssd only scales to 0..1).
 """
 
 from __future__ import annotations
@@ -45,6 +47,10 @@ from make_demo_data import draw_scene
 CROP, DETECTOR = 769, 320
 BATCH = 4
 REFERENCE = "torchvision reference"
+NORMALISATION = (
+    "samples/s and MB of densevision (and mmsegmentation) contain no normalisation, which runs on the device; "
+    "those of the others contain float32, normalised in the loader (torchvision's ssd: scaled only)"
+)
 
 
 def draw_streets(root: Path, count: int) -> tuple[list[str], list[str]]:
@@ -210,6 +216,7 @@ def main() -> None:
                     rate, megabytes = row["samples_per_second"], row["bytes_per_sample"] / 1e6
                     bytes_ = f"{megabytes:6.2f} MB/sample, 1/{row['bytes_ratio']:.2f}"
                     print(f"    {name:26} {rate:8.1f} samples/s {row['ratio']:7.2f}x {bytes_}")
+    print(NORMALISATION)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """How much memory of its own a loader process takes, from a thousand to COCO's 118 thousand pictures.
 
-    python tools/benchmarks/data_memory.py [--counts 1000 10000 118000]
+    python tools/benchmarks/data_memory.py [--counts 1000 30000 118000]
 
 One loader process goes once over all of a data set, and says what it does not share with the main process (Linux:
 Private_Clean + Private_Dirty). The pictures are tiny, so that what grows is what the data set itself takes. The last
@@ -49,7 +49,7 @@ def segmentation(folder: Path, count: int, store: Store | None) -> SegmentationD
     return dataset if store is None else dataset.use_store(store)
 
 
-def detection(folder: Path, count: int) -> DetectionDataset:
+def detection(folder: Path, count: int, store: Store | None) -> DetectionDataset:
     """Likewise, with boxes."""
     rng = np.random.default_rng(0)
     total = BOXES * count
@@ -67,7 +67,8 @@ def detection(folder: Path, count: int) -> DetectionDataset:
         annotation_ids=np.arange(total),
         notes=Counter(),
     )
-    return DetectionDataset(folder, annotations, CLASSES, DetectionTrainTransform((SIDE, SIDE), "ssd"))
+    dataset = DetectionDataset(folder, annotations, CLASSES, DetectionTrainTransform((SIDE, SIDE), "ssd"))
+    return dataset if store is None else dataset.use_store(store, None)
 
 
 class Objects:
@@ -110,7 +111,7 @@ def grown(dataset: Any) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 118_000], metavar="N")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 30_000, 118_000], metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     arguments = parser.parse_args()
     one_thread()
@@ -121,10 +122,12 @@ def main() -> None:
             rng = np.random.default_rng(k)
             write_png(folder / f"{k}.png", rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8))
             write_png(folder / f"{k}_label.png", rng.integers(0, 80, (SIDE, SIDE)).astype(np.uint8))
+        store = Store(folder / "c", folder, compressed=False)
         kinds = {
             "segmentation": lambda count: segmentation(folder, count, None),
-            "segmentation, raw cache": lambda count: segmentation(folder, count, Store(folder / "c", folder, False)),
-            "detection": lambda count: detection(folder, count),
+            "segmentation, raw cache": lambda count: segmentation(folder, count, store),
+            "detection": lambda count: detection(folder, count, None),
+            "detection, raw cache": lambda count: detection(folder, count, store),
             "detection as Python objects": Objects,
         }
         print(f"{'private MB at the start -> at the end':38}" + "".join(f"{count:>22,}" for count in arguments.counts))
