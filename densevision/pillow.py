@@ -74,7 +74,7 @@ def sentences(path: Path) -> Iterator[None]:
         yield
     except UnidentifiedImageError:
         raise UserError(
-            f"{path} is not an image, or not of a kind that can be read (BMP, GIF, JPEG, PNG, TIFF, WebP)"
+            f"{path} is not an image of a kind that can be read (BMP, GIF, JPEG, PNG, TIFF, WebP), or is cut short"
         ) from None
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} is too large: {error}") from error

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 
 from datamodules import TASK_DATAMODULES
@@ -9,6 +10,7 @@ from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.io import list_images, read_image
 from densevision.paths import is_file, is_folder, is_there, names_in
+from tests.pictures import save
 
 NO_NAMES = ["x" * 300, "x/" * 5000, "x\0y"]
 MODULES = {f"{task} {name}": module for task, names in TASK_DATAMODULES.items() for name, module in names.items()}
@@ -44,11 +46,12 @@ def test_a_folder_that_may_not_be_looked_into_is_a_sentence(tmp_path):
 @pytest.mark.parametrize("name", NO_NAMES, ids=["long", "deep", "NUL"])
 @pytest.mark.parametrize("module", MODULES)
 def test_a_data_set_at_such_a_place_is_a_sentence(tmp_path, module, name):
-    (tmp_path / "images").mkdir()
+    save(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
     format_name = module.split()[1]
     keys = [{"root": name}, {"root": str(tmp_path), "train_split": name}]
     if format_name in ("folders", "voc"):
-        keys += [{"root": str(tmp_path), key: name} for key in ("images", "masks", "classes", "train_list")]
+        one_folder = {"root": str(tmp_path), "images": ".", "classes": ["a", "b"], "val_fraction": 0.5}
+        keys += [{**one_folder, key: name} for key in ("images", "masks", "classes", "train_list")]
     if format_name == "coco":
         keys += [{"root": str(tmp_path), key: name} for key in ("train_images", "train_annotations")]
     for words in keys:
