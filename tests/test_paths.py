@@ -35,9 +35,10 @@ def test_what_no_file_can_be_called_is_not_there(tmp_path, name):
             ask(tmp_path / name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
 def test_a_folder_that_may_not_be_looked_into_is_a_sentence(tmp_path):
     (tmp_path / "shut").mkdir(mode=0)
+    if os.access(tmp_path / "shut", os.R_OK):
+        pytest.skip("root may look everywhere")
     for ask, path in ((is_folder, "shut/a"), (names_in, "shut")):
         with pytest.raises(UserError, match="Permission denied"):
             ask(tmp_path / path)
