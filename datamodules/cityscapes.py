@@ -102,7 +102,7 @@ def find_root(root: str | None) -> Path:
         if is_folder(folder / "leftImg8bit"):
             return folder
         source = "data.root" if root is not None else ENVIRONMENT_VARIABLE
-        looked = f"{source} names {folder.resolve()}, " + (
+        looked = f"{source} names {folder.absolute()}, " + (
             "which has no folder leftImg8bit" if is_folder(folder) else "which does not exist"
         )
     raise UserError(

@@ -126,7 +126,7 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
         UserError: two pictures have one name.
     """
     found: dict[str, Path] = {}
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder) if is_folder(folder) else ():
         folders.sort()
         for name in sorted(names, key=lambda name: (Path(name).stem, _rank(name, suffixes))):
             path = Path(parent, name)
