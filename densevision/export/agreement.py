@@ -52,7 +52,7 @@ class Tolerance:
 
 # Half precision of the weights moves the outputs; so does int8 where two runtimes round a near tie apart, which goes on
 # through all layers behind: the worst of a picture's outputs differs by a tenth and more of the greatest in files that
-# lose nothing on the validation set, where both are judged, too. A wrong file differs by about 1.
+# lose nothing on the validation set, where both are judged, too.
 TOLERANCES = {None: Tolerance(), "fp16": Tolerance(1e-2, 0.99), "int8": Tolerance(0.25, 0.8, 0.85, 0.05)}
 
 
