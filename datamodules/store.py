@@ -95,7 +95,7 @@ class Store:
     def _fill(self, shelf: Shelf, missing: list[int]) -> None:
         if not missing:
             return
-        what = f"{len(missing)} {shelf.variant.split()[0]}s"
+        what = f"{len(missing)} {shelf.variant.split()[0]}{'s' if len(missing) > 1 else ''}"
         self.console.print(f"caching {what} in {self.folder}")
         threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None)
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from densevision.damage import PNG, check_pixels, check_png_rows
+from densevision.damage import MAX_PIXELS, PNG, check_pixels, check_png_rows
 from densevision.errors import UserError
 
 # all that Pillow may try (JPEG includes MPO): of its many others PostScript's would call a program
@@ -77,7 +77,9 @@ def sentences(path: Path) -> Iterator[None]:
             f"{path} is not an image of a kind that can be read (BMP, GIF, JPEG, PNG, TIFF, WebP), or is cut short"
         ) from None
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is too large: {error}") from error
+        raise UserError(
+            f"{path} has more than the {MAX_PIXELS / 1e6:.0f} million pixels that can be read: cut it into parts"
+        ) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, TypeError) as error:
         raise UserError(f"{path} is damaged or cut short: {error}") from error
 
