@@ -113,16 +113,22 @@ def random_pictures(image_size: tuple[int, int]) -> np.ndarray:
 
 
 @torch.no_grad()
-def with_statistics(model: nn.Module, image_size: tuple[int, int]) -> nn.Module:
+def with_statistics(model: nn.Module, image_size: tuple[int, int], images: Tensor | None = None) -> nn.Module:
     """An untrained network with statistics of normalisation that fit it, in evaluation mode; ``model`` is changed.
 
     Without, its maps fade to numbers so small that processors compute slowly with them.
+
+    Args:
+        model: a network of uint8 pictures.
+        image_size: (height, width) of the noise that it is shown.
+        images: (B, 3, H, W) uint8, to be shown instead.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
-    images = torch.from_numpy(random_pictures(image_size))
+    if images is None:
+        images = torch.from_numpy(random_pictures(image_size))
     model.train()(torch.cat([images, images.flip(3)]))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -53,7 +53,8 @@ class RASPPHead(nn.Module):
         truncated_normal_(self.classifier.weight, std=0.01)
 
     def forward(self, high: Tensor) -> Tensor:
-        pooled = self.pooled(self.pool(high)).expand(-1, -1, *high.shape[2:])
+        # resized, not expanded: LiteRT cannot hold the latter
+        pooled = F.interpolate(self.pooled(self.pool(high)), size=high.shape[2:], mode="nearest")
         return self.classifier(self.dropout(self.project(torch.cat([pooled, self.local(high)], dim=1))))
 
 

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -78,6 +80,19 @@ def test_a_file_predicts_what_its_checkpoint_does(tmp_path, format_name, network
         assert_same_result(predictor.predict(picture(*SIZE)), checkpoint.predict(picture(*SIZE)))
     else:
         assert_same_result(predictor.predict(picture()), checkpoint.predict(picture()))
+
+
+@pytest.mark.parametrize("format_name", ["executorch", "litert"])
+def test_a_process_of_its_own_writes_raspp(tmp_path, format_name):
+    """Nothing that another test has imported helps, and the pooled branch is laid out as the format can hold it."""
+    checkpoint = write_small_checkpoint(tmp_path / "best.ckpt", "mobilenet_v3_small", "raspp")
+    write_png(tmp_path / "photo.png", picture())
+    output = tmp_path / f"model{FORMATS[format_name].suffix}"
+    words = ["--format", format_name, "--pictures", str(tmp_path / "photo.png"), "--output", str(output)]
+    command = [sys.executable, "-m", "densevision", "export", str(checkpoint), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert output.exists()
 
 
 @pytest.mark.parametrize("head", ["ssdlite", "classifier"])
