@@ -90,7 +90,7 @@ def _checkpoint(path: Path, overrides: Sequence[str]) -> tuple[LoadedConfig, Lab
     stored = read_densevision_checkpoint(path)
     loaded = stored_config(stored, str(path), overrides)
     with loaded.blaming_origin():
-        _check_same_model(loaded.config, stored_config(stored, str(path)).config)
+        check_same_model(loaded.config, stored_config(stored, str(path)).config)
     model = laid_out(model_from_checkpoint(stored, str(path)), loaded.config)
     return loaded, stored_label_map(stored, str(path)), model
 
@@ -102,14 +102,14 @@ def _exported(path: Path, overrides: Sequence[str]) -> tuple[LoadedConfig, Label
         raise UserError(f"{path} gives finished results, not the raw outputs that are judged; export it without them")
     loaded = config_from_dict(metadata.config, str(path), overrides)
     with loaded.blaming_origin():
-        _check_same_model(loaded.config, config_from_dict(metadata.config, str(path)).config)
+        check_same_model(loaded.config, config_from_dict(metadata.config, str(path)).config)
     loaded.config.trainer.accelerator, loaded.config.trainer.devices = "cpu", 1
     loaded.config.evaluation = EvaluationConfig(exact=loaded.config.evaluation.exact)
     loaded.config.data.image_size = list(metadata.image_size)
     return loaded, metadata.label_map, FileNetwork(runtime, loaded.config)
 
 
-def _check_same_model(config: Config, trained: Config) -> None:
+def check_same_model(config: Config, trained: Config) -> None:
     """Refuse overrides that the weights of a checkpoint cannot follow."""
     asked, stored = (dict(flat_items(config_to_dict(c))) for c in (config, trained))
     for key, value in asked.items():

@@ -73,7 +73,8 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     from densevision.checkpoint import read_densevision_checkpoint, stored_config, stored_label_map
-    from densevision.export import check_precision, export_model, format_named
+    from densevision.evaluation import check_same_model
+    from densevision.export import check_request, export_model, format_named
     from densevision.inference import model_from_checkpoint
     from densevision.io import make_folder, write_json
     from densevision.quantize import int8
@@ -86,13 +87,25 @@ def main(argv: Sequence[str]) -> int:
     source = str(options.checkpoint)
     loaded, label_map = stored_config(stored, source, options.overrides), stored_label_map(stored, source)
     config = loaded.config
+    with loaded.blaming_origin():
+        check_same_model(config, stored_config(stored, source).config)
+    if config.quantize.mode and options.quantize == "fp16":
+        raise UserError(f"{source} was trained for int8, and its files are int8; leave out --quantize fp16")
     precision = "int8" if config.quantize.mode else options.quantize
+    check_request(config.task, options.output, options.format, options.postprocess, options.dynamic, precision)
+    make_folder(options.output.parent)
     network = model = model_from_checkpoint(stored, source)
     plain = _float(model, config, label_map)
     pictures = _named(options.pictures) if options.pictures else _of_split(config, source)
     height, width = options.image_size or config.data.image_size or pictures[0].shape[:2]
 
-    def write(network: nn.Module, output: Path, finished: bool, precision: str | None) -> Exported:
+    def write(
+        network: nn.Module,
+        output: Path,
+        finished: bool,
+        precision: str | None,
+        complete: Callable[[Exported], None] | None = None,
+    ) -> Exported:
         return export_model(
             network,
             config,
@@ -104,19 +117,24 @@ def main(argv: Sequence[str]) -> int:
             finished=finished,
             dynamic=options.dynamic,
             precision=precision,
+            complete=complete,
         )
+
+    report: PrecisionReport | None = None
+    latency: list[CardRow] = []
+
+    def complete(draft: Exported) -> None:  # a file is there with its card and what it is worth, or not at all
+        nonlocal report, latency
+        report = None if before is None else _report(draft, plain, network, write, before, options.overrides)
+        latency = _latency(draft, model)
+        _write_card(draft, plain, metrics or before, latency, report)
 
     console = Console()
     with console.status(f"writing and comparing {options.output}"):
-        if precision is not None:
-            check_precision(options.format, precision, options.dynamic)
         before = _judged(options.checkpoint, options.overrides) if precision else None
         if precision == "int8":
             network = int8(model, _calibration(config, (height, width)))
-        exported = write(network, options.output, options.postprocess, precision)
-        report = None if before is None else _report(exported, plain, network, write, before, options.overrides)
-        latency = _latency(exported, model)
-    _write_card(exported, plain, metrics, latency, report)
+        exported = write(network, options.output, options.postprocess, precision, complete)
     found = exported.agreement
     difference = "" if found.difference is None else f"outputs differ by at most {found.difference:.1e}, "
     lines = [

@@ -12,7 +12,7 @@ from densevision.export.metadata import Metadata
 from densevision.export.optimise import optimised
 from densevision.export.precision import FIGURES, PrecisionReport
 from densevision.export.runtimes import Runtime
-from densevision.export.write import Exported, check_precision, export_model, export_program, write_program
+from densevision.export.write import Exported, check_request, export_model, export_program, write_program
 
 __all__ = [
     "FIGURES",
@@ -24,7 +24,7 @@ __all__ = [
     "PrecisionReport",
     "Runtime",
     "Tolerance",
-    "check_precision",
+    "check_request",
     "compare",
     "export_model",
     "export_program",

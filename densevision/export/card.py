@@ -55,7 +55,7 @@ def card(
     Args:
         exported: the file.
         params, madds: of the network, at the file's picture size.
-        metrics: what ``densevision evaluate --json`` wrote about the checkpoint, None where nobody judged it.
+        metrics: what ``densevision evaluate`` says of the checkpoint, None where nobody judged it.
         latency: the table's lines.
         conditions: how they were measured, a sentence.
         report: of a file in int8 or fp16.
@@ -144,8 +144,10 @@ def _limits(exported: Exported, task: str) -> str:
         "classification": "got the same first class",
     }[task]
     difference = "" if found.difference is None else f" its outputs differed by at most {found.difference:.1e};"
+    # what int8 costs stands above; here it is whether the runtime rounds as PyTorch does
+    reference = "its rounded network" if exported.metadata.precision == "int8" else "the checkpoint"
     lines = [
-        f"compared with the checkpoint in PyTorch on real pictures ({found.pictures}):{difference} "
+        f"compared with {reference} in PyTorch on real pictures ({found.pictures}):{difference} "
         f"{found.share:.2%} {same}",
         "it knows the classes above and no others; everything in a picture is given one of them"
         if task != "detection"

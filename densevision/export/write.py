@@ -6,7 +6,7 @@ import copy
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,7 @@ def export_model(
     dynamic: bool = False,
     tolerance: Tolerance | None = None,
     precision: str | None = None,
+    complete: Callable[[Exported], None] | None = None,
 ) -> Exported:
     """Write a network as a file of one format, and compare the file in its runtime with the network in PyTorch.
 
@@ -74,21 +75,15 @@ def export_model(
         tolerance: None for that of the precision.
         precision: None for float32; ``fp16`` stores the weights so; ``int8`` takes a network of
             :func:`densevision.quantize.integer`.
+        complete: given the file before it has its name, in a folder of its own; what this writes beside it is moved
+            with it, and if this fails, nothing is.
 
     Raises:
         UserError: an unknown format, one that is not installed or cannot do what is asked, a network that it cannot
             hold, or a file that disagrees.
     """
-    kind = format_named(format_name)
-    if output.suffix != kind.suffix:
-        raise UserError(f"{output}: a file of {format_name} ends in {kind.suffix}")
-    if precision is not None:
-        check_precision(format_name, precision, dynamic)
+    check_request(config.task, output, format_name, finished, dynamic, precision)
     suppression = build_postprocess(config.model.head) if config.task == "detection" else None
-    if dynamic and not kind.dynamic:
-        raise UserError(f"{format_name} files take pictures of one size")
-    if dynamic and finished and suppression:
-        raise UserError("detections need anchors, which are for pictures of one size: export the raw outputs")
     reference = Deployed(copy.deepcopy(model).eval(), image_size, suppression, finished)
     deployed = Deployed(optimised(model), image_size, suppression, finished)
     program = export_program(deployed, dynamic)
@@ -102,20 +97,30 @@ def export_model(
         sizes=_sizes(program) if dynamic else None,
         precision=precision,
     )
-    return write_program(program, reference, output, metadata, pictures, tolerance or TOLERANCES[precision])
+    return write_program(program, reference, output, metadata, pictures, tolerance or TOLERANCES[precision], complete)
 
 
-def check_precision(format_name: str, precision: str, dynamic: bool) -> None:
-    """Refuse what a format cannot hold.
+def check_request(
+    task: str, output: Path, format_name: str, finished: bool, dynamic: bool, precision: str | None
+) -> None:
+    """Refuse what cannot be, before any work.
 
     Raises:
-        UserError: the format has no such precision, or not with pictures of several sizes; says which have.
+        UserError: an unknown format, one that is not installed, a file of another suffix, or what its format cannot
+            hold; says which can.
     """
-    if precision not in FORMATS[format_name].precisions:
-        able = " and ".join(name for name, kind in FORMATS.items() if precision in kind.precisions)
+    kind = format_named(format_name)
+    if output.suffix != kind.suffix:
+        raise UserError(f"{output}: a file of {format_name} ends in {kind.suffix}")
+    if precision is not None and precision not in kind.precisions:
+        able = " and ".join(name for name, other in FORMATS.items() if precision in other.precisions)
         raise UserError(f"{format_name} files in {precision} are not supported; {able} files are")
-    if precision == "int8" and dynamic:
+    if dynamic and not kind.dynamic:
+        raise UserError(f"{format_name} files take pictures of one size")
+    if dynamic and precision == "int8":
         raise UserError("int8 files take pictures of one size, for which their multiply-adds are counted")
+    if dynamic and finished and task == "detection":
+        raise UserError("detections need anchors, which are for pictures of one size: export the raw outputs")
 
 
 def write_program(
@@ -125,10 +130,11 @@ def write_program(
     metadata: Metadata,
     pictures: Sequence[np.ndarray],
     tolerance: Tolerance,
+    complete: Callable[[Exported], None] | None = None,
 ) -> Exported:
     """Write a program in the format of the file's suffix, if it computes what ``reference`` does.
 
-    It is written into a folder beside ``output``, opened and compared there, and moved only then.
+    It is written into a folder beside ``output``, opened, compared and completed there, and moved only then.
 
     Raises:
         UserError: the format cannot hold it, it disagrees, or it cannot be written there.
@@ -151,7 +157,9 @@ def write_program(
             if failure := tolerance.failure(agreement):
                 raise UserError(f"{output} was not written: {failure} (on {agreement.pictures} pictures)")
             files = sorted(Path(folder).iterdir())
-            for file in files:
+            if complete:
+                complete(Exported(draft, tuple(files), metadata, agreement))
+            for file in Path(folder).iterdir():
                 os.replace(file, output.parent / file.name)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror or error}") from error

@@ -56,6 +56,23 @@ def test_pictures_of_the_checkpoints_data_are_asked_for_where_there_are_none(tmp
     assert not (tmp_path / "model.pt2").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--format", "onnx", "--quantize", "int8", "--output", "x.pte"], "x.pte: a file of onnx ends in .onnx"),
+        (["--format", "litert", "--dynamic", "--output", "x.tflite"], "litert files take pictures of one size"),
+        (["--format", "onnx", "--output", "x.onnx", "model.backbone.width_mult=0.5"], "was trained with 0.35"),
+        (["--format", "onnx", "--output", "x.onnx", "quantize.mode=qat"], "only training changes that"),
+    ],
+)
+def test_what_cannot_be_is_said_before_any_picture_is_read(tmp_path, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = write_small_checkpoint(tmp_path / "best.ckpt", "mobilenet_v1", "lraspp")
+    assert run("export", [str(checkpoint), *words]) == 1
+    assert sentence in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
+
+
 def test_metrics_of_another_kind_are_refused(tmp_path, pictures, capsys):
     (tmp_path / "out.json").write_text("[1]")
     assert export(tmp_path, "--pictures", str(pictures), "--metrics", str(tmp_path / "out.json")) == 1

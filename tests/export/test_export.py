@@ -138,6 +138,24 @@ def test_an_export_does_not_touch_the_earlier_file_if_it_fails(tmp_path):
     assert exported.path.read_bytes() == before
 
 
+def test_what_describes_a_file_comes_with_it_or_neither_does(tmp_path):
+    def describe(draft):
+        assert not (tmp_path / "model.pt2").exists()
+        densevision.load(draft.path)
+        draft.path.with_name("model.pt2.md").write_text("a card")
+
+    def interrupted(draft):
+        describe(draft)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(tmp_path, "torch_export", "mobilenet_v1", "classifier", complete=interrupted)
+    assert list(tmp_path.iterdir()) == []
+    exported = export(tmp_path, "torch_export", "mobilenet_v1", "classifier", complete=describe)
+    assert exported.files == (tmp_path / "model.pt2",)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt2", "model.pt2.md"]
+
+
 REFUSED = {
     "an unknown format": (dict(format_name="onyx"), "unknown format 'onyx'; did you mean 'onnx'"),
     "another suffix": (dict(format_name="onnx", output="x.xml"), "a file of onnx ends in .onnx"),

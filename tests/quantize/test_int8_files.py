@@ -129,6 +129,9 @@ def test_training_for_int8_learns_and_its_file_is_what_was_trained(tmp_path, str
     card = (tmp_path / "x.onnx.md").read_text()
     assert "## Precision" in card
     assert "of the multiply-adds are computed in int8" in card
+    assert f"| miou | {100 * report['before']:.2f} |" in card, "judged anyway, so said, by class too"
+    assert "| sidewalk |" in card
+    assert "compared with its rounded network in PyTorch" in card
 
     assert main([*command[:2], "--format", "litert", "--output", str(tmp_path / "x.tflite")]) == 1
     assert "litert files in int8 are not supported" in capsys.readouterr().err
