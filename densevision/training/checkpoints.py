@@ -26,17 +26,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes to a neighbouring file and renames it, so that a killed process leaves no half checkpoint."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        try:
-            with atomic_write(path) as temporary:
-                try:
-                    torch.save(checkpoint, temporary)
-                except RuntimeError as error:  # torch's writer does not say what the system said
-                    free = shutil.disk_usage(temporary.parent).free / 2**20
-                    full = f"the disk is full ({free:.1f} MiB are free)"
-                    reason = full if free < 1 else f"{str(error).splitlines()[0]}, with {free:.0f} MiB free on the disk"
-                    raise UserError(f"{path} cannot be written: {reason}") from error
-        except UserError as error:
-            raise UserError(f"{error}; the checkpoint before it is whole") from error
+        with atomic_write(path) as temporary:
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:  # torch's writer does not say what the system said
+                free = shutil.disk_usage(temporary.parent).free / 2**20
+                full = f"the disk is full ({free:.1f} MiB are free)"
+                reason = full if free < 1 else f"{str(error).splitlines()[0]}, with {free:.0f} MiB free on the disk"
+                raise UserError(f"{path} cannot be written: {reason}") from error
 
 
 class Checkpoints(Checkpoint):
@@ -117,6 +114,14 @@ class Checkpoints(Checkpoint):
             raise Stopped(number)
 
     def _save(self, trainer: pl.Trainer, is_best: bool = False) -> None:
+        try:
+            self._write(trainer, is_best)
+        except UserError as error:
+            before = any((self.folder / name).exists() for name in (LAST, PREVIOUS))
+            left = "the checkpoint before it is whole" if before else "there is no checkpoint before it"
+            raise UserError(f"{error}; {left}") from error
+
+    def _write(self, trainer: pl.Trainer, is_best: bool) -> None:
         new, last = self.folder / NEXT, self.folder / LAST
         trainer.save_checkpoint(new)
         if not trainer.is_global_zero:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+import torch
 
 from densevision.cli import main
 from tests.training.test_survival import WORDS
@@ -23,11 +24,17 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def test_a_full_disk_is_named_and_the_checkpoint_before_it_is_whole(small_disk, tmp_path, capsys):
-    root, run = tmp_path / "cityscapes", small_disk / "run"
+@pytest.fixture
+def words(small_disk, tmp_path):
+    root = tmp_path / "cityscapes"
     for split in ("train", "val"):
         write_cityscapes_tree(root, split, count=2, size=(40, 60))
-    words = [*WORDS, f"data.root={root}", f"output_dir={run}", "data.num_workers=0", "trainer.pictures_every=null"]
+    here = [f"data.root={root}", f"output_dir={small_disk / 'run'}", "data.num_workers=0"]
+    return [*WORDS, *here, "trainer.pictures_every=null"]
+
+
+def test_a_full_disk_is_named_and_the_checkpoint_before_it_is_whole(words, small_disk, capsys):
+    run = small_disk / "run"
     assert main([*words, "trainer.max_steps=1"]) == 0
     last = run / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
@@ -41,3 +48,31 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_it_is_whole(small_disk, 
     assert last.read_bytes() == before
     (small_disk / "others").unlink()
     assert main([*words, "trainer.max_steps=3"]) == 0
+
+
+def test_a_disk_that_the_copy_of_the_best_fills(words, small_disk, capsys):
+    """A checkpoint has room and its copy has not; what was not there before is not said to be whole."""
+    run, others = small_disk / "run", small_disk / "others"
+    assert main([*words, "trainer.max_steps=1"]) == 0
+    size = (run / "checkpoints" / "last.ckpt").stat().st_size
+
+    def leave_room_for_one():
+        others.unlink(missing_ok=True)
+        others.write_bytes(bytes(shutil.disk_usage(small_disk).free - 3 * size // 2))
+
+    last = run / "checkpoints" / "last.ckpt"
+    stored = torch.load(last, weights_only=True)
+    stored["callbacks"]["Checkpoints"]["best"] = -1.0  # whatever comes next is better
+    torch.save(stored, last)
+    before = last.read_bytes()
+    leave_room_for_one()
+    assert main([*words, "trainer.max_steps=2"]) == 1
+    said = capsys.readouterr().err
+    assert "best.ckpt cannot be written: No space left on device; the checkpoint before it is whole" in said
+    assert last.read_bytes() == before
+
+    shutil.rmtree(run)
+    leave_room_for_one()
+    assert main([*words, "trainer.max_steps=1"]) == 1
+    said = capsys.readouterr().err
+    assert "best.ckpt cannot be written: No space left on device; there is no checkpoint before it" in said
