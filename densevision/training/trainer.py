@@ -12,7 +12,7 @@ from rich.console import Console
 
 from densevision.config.schema import Config, TrainerConfig
 from densevision.errors import UserError
-from densevision.launch import started_processes
+from densevision.launch import meet_anew, started_processes
 from densevision.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from densevision.training.ema import EMA
 from densevision.training.pictures import FixedPictures
@@ -47,6 +47,7 @@ def build_trainer(
         if settings.bn_recalibration:
             callbacks.append(BatchNormRecalibration(settings.bn_recalibration))  # of the average: after it
     devices, nodes = processes_of(settings)
+    meet_anew()
     every = settings.val_every * settings.accumulate if settings.val_every else None  # Lightning counts batches
     try:
         return pl.Trainer(

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from lightning.fabric.plugins.environments import SLURMEnvironment
 
+from densevision.launch import started_processes
 from tests.processes import run_together
 from tests.tasks.test_many_processes import draw
 from tests.training.test_processes import assert_same_runs
@@ -78,6 +80,38 @@ def test_torchrun_starts_a_killed_process_again_and_the_run_goes_on(words, tmp_p
     assert stored["global_step"] == 60
     assert run_together(["train", *words, f"output_dir={tmp_path / 'whole'}"], 2) == [0, 0]
     assert_same_runs(tmp_path / "whole", run)
+
+
+MEETING = """
+import os, time
+import torch.distributed as dist
+from densevision.launch import meet_anew
+rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+time.sleep((rank + attempt) % 2)
+meet_anew()
+dist.init_process_group("gloo")
+dist.barrier()
+os._exit(rank if attempt < 2 else 0)
+"""
+
+
+def test_processes_that_torchrun_starts_again_meet_whoever_comes_first(tmp_path):
+    """Its store still has the addresses of those before, which the first to come must not take for the others'."""
+    script = tmp_path / "meeting.py"
+    script.write_text(MEETING)
+    command = [*torchrun("--nproc_per_node=2", "--max-restarts=2")[:-1], str(script)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LONGEST)
+    assert done.returncode == 0, done.stderr
+
+
+def test_srun_within_salloc_is_a_job_and_the_shell_is_none(monkeypatch):
+    for name, value in {"JOB_NAME": "interactive", "NTASKS": "2", "NNODES": "2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert started_processes() is None
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert started_processes() == (1, 2)
+    assert SLURMEnvironment.detect()  # the trainer starts no processes of its own
 
 
 @pytest.mark.slow
