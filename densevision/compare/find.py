@@ -54,6 +54,11 @@ def _readers(word: str) -> Iterator[tuple[str, Any]]:
         yield from _online(word)
         return
     found = list(_below(path)) or [entry for folder in _folders(path) for entry in _below(folder)]
+    if not found and (path / "search.yaml").is_file():
+        raise UserError(
+            f"{path} is a search that has trained no network (search.retrain=none): its trials stand in history.jsonl "
+            f"and pareto.png there; to compare what it found, train with model.backbone.arch={path}/arch.yaml"
+        )
     if not found:
         raise UserError(
             f"{path} is no run: it has neither config.yaml nor a W&B file (run-ID.wandb), nor have its folders"

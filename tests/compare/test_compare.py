@@ -183,6 +183,7 @@ def test_broken_runs_are_told_and_the_others_compared(runs, tmp_path, capsys):
     [
         (["{runs}/nothing/x/y"], "there is no run directory"),
         (["{runs}/a_seed0/pictures"], "is no run"),
+        (["{runs}/../search"], "is a search that has trained no network"),
         (["{runs}", "--group-by", "model.backbone.nmae"], "did you mean 'model.backbone.name'"),
         (["{runs}", "{runs}/../other"], "judged by different scores"),
         (["{runs}", "--html", "{runs}"], "is a folder: --html wants the name of a file"),
@@ -190,6 +191,8 @@ def test_broken_runs_are_told_and_the_others_compared(runs, tmp_path, capsys):
 )
 def test_mistakes_are_sentences(runs, words, sentence, capsys):
     write_run(runs.parent / "other", [0.1], monitor="map")
+    (runs.parent / "search").mkdir()
+    (runs.parent / "search" / "search.yaml").write_text("search: {retrain: none}\n")
     assert main(["compare", *(word.format(runs=runs) for word in words)]) == 1
     assert sentence in " ".join(capsys.readouterr().err.split())
 
