@@ -31,6 +31,7 @@ from densevision.training.checkpoints import BEST, LAST, Checkpoints
 from densevision.training.loggers import RunLogger, build_wandb_logger, finish_wandb
 from densevision.training.origin import describe_origin, write_origin
 from densevision.training.processes import telling_of_lost_processes
+from densevision.training.recalibration import note_lag
 from densevision.training.resume import METRICS, SUMMARY, ResumePoint, cut_metrics, find_resume_point, set_aside
 from densevision.training.step_times import peak_memory_mib
 from densevision.training.stopping import StopSignals, requeue
@@ -111,6 +112,8 @@ def _train(loaded: LoadedConfig, console: Console, signals: StopSignals) -> dict
         if config.quantize.mode == "qat" and point is None:
             batches = datamodule.statistics_dataloader(0, config.quantize.calibration_batches)
             calibrate(task.model, (batch["images"] for batch in batches))
+        if not config.trainer.bn_recalibration and (note := note_lag(task.model, _batches(config, datamodule))):
+            console.print(f"warning: {note}", highlight=False, soft_wrap=True)
         origin = describe_origin(task, datamodule) if is_first_process() else {}
         if origin and (note := write_origin(run_dir, origin)):
             console.print(f"warning: {note}", highlight=False)
@@ -148,6 +151,14 @@ def _fit(trainer: pl.Trainer, task: BaseTask, datamodule: Any, point: ResumePoin
         raise KeyboardInterrupt from None
     finally:
         finish_wandb(trainer.logger, failed)
+
+
+def _batches(config: Config, datamodule: Any) -> int:
+    """How many training batches a process passes in the whole run."""
+    settings = config.trainer
+    if settings.max_steps is not None:
+        return settings.max_steps * settings.accumulate
+    return int(settings.max_epochs or 0) * len(datamodule.train_dataloader())
 
 
 def check_end(config: Config) -> None:

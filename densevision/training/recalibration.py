@@ -12,6 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+_LAG = 0.05  # greatest share of its beginning that a statistic may have at the end of a run
+
 
 class BatchNormRecalibration(pl.Callback):
     """Before each evaluation of a training run, estimates the running statistics anew from training batches.
@@ -41,6 +43,24 @@ class BatchNormRecalibration(pl.Callback):
                 task.model(batch["images"])
 
         recalibrate(task.model, forward, loader)
+
+
+def note_lag(model: nn.Module, batches: int) -> str | None:
+    """A sentence where training's own running averages would be judged too early; None where they would not.
+
+    They move by the momentum with each batch, so after few batches they are mostly the zeros and ones that they began
+    with. Those that came with pretrained weights are left out: they are of pictures.
+    """
+    norms: list[Any] = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms if norm.momentum is not None and not norm.running_mean.any()]
+    left = (1 - min(momenta, default=1.0)) ** batches
+    if left <= _LAG:
+        return None
+    return (
+        f"with a momentum of {min(momenta):g}, {left:.0%} of what batch normalisation began with is left in its "
+        f"statistics after {batches} training batches, and evaluations say little of what was learnt: "
+        "trainer.bn_recalibration=40 estimates them anew"
+    )
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch.multiprocessing
 from torch import nn
 
 from densevision.cli import main
-from densevision.training.recalibration import recalibrate
+from densevision.training.recalibration import note_lag, recalibrate
 from tests.checkpoints import SMALL
 from tests.trees import write_cityscapes_tree
 
@@ -44,6 +44,15 @@ def test_modes_momentum_and_counters_stay_and_no_chance_is_drawn(network):
     assert [module.training for module in network] == [True, True, True, False]
     assert network[1].momentum == 0.01
     assert int(network[1].num_batches_tracked) == 7
+
+
+def test_what_a_run_is_too_short_for_is_told_unless_weights_brought_it(network):
+    assert "with a momentum of 0.01, 37% of" in note_lag(network, 100)
+    assert note_lag(network, 300) is None
+    with torch.no_grad():
+        network[1].running_mean += 1
+    assert note_lag(network, 100) is None
+    assert note_lag(nn.Conv2d(3, 4, 3), 1) is None
 
 
 def test_without_a_batch_nothing_changes(network):
@@ -90,7 +99,9 @@ def is_statistic(name):
 
 def test_what_is_learnt_stays_the_same_and_what_is_judged_is_saved(tmp_path, capsys):
     plain, plain_lines = run(tmp_path, "plain")
+    assert "warning: with a momentum of 0.0003, 100% of" in capsys.readouterr().out
     anew, lines = run(tmp_path, "anew", "trainer.bn_recalibration=3")
+    assert "warning" not in capsys.readouterr().out
     for name, value in plain["state_dict"].items():
         assert torch.equal(value, anew["state_dict"][name]) != is_statistic(name), name
     losses = [[line["train/loss"] for line in some if "train/loss" in line] for some in (plain_lines, lines)]
