@@ -15,6 +15,7 @@ from densevision.errors import UserError
 from densevision.experiment import TASKS, build_datamodule, laid_out
 from densevision.export import is_exported, open_file
 from densevision.inference import FileNetwork, model_from_checkpoint
+from densevision.io import make_folder
 from densevision.structures import LabelMap
 from densevision.tasks.segmentation import SegmentationTask
 from densevision.training.processes import telling_of_lost_processes
@@ -74,6 +75,7 @@ def evaluate(
     if report is not None:
         if not isinstance(task, SegmentationTask) or not labelled:
             raise UserError("a report is written of segmentation on a split with labels")
+        make_folder(report)  # a wrong path is told before the work
         task.picture_scores = {}
     trainer = build_trainer(config, run_dir=None, console=console)
     with telling_of_lost_processes():

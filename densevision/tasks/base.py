@@ -137,4 +137,5 @@ class BaseTask(pl.LightningModule):
             "evaluation": dict(self.evaluation),
             "averaged": self.averaged,
             "processes": self.trainer.world_size,
+            "total_steps": int(self.trainer.estimated_stepping_batches),
         }

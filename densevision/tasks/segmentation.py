@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,9 @@ class SegmentationTask(BaseTask):
         """
         assert self.scores is not None
         assert self.picture_scores is not None
-        by_score = sorted(self.picture_scores.items(), key=lambda item: (item[1], item[0]))
+        # a picture without a labelled pixel has no score, and nan would spoil the order
+        scored = [(name, score) for name, score in self.picture_scores.items() if not math.isnan(score)]
+        by_score = sorted(scored, key=lambda item: (item[1], item[0]))
         index = {pair.name: number for number, pair in enumerate(source.pairs)}
         worst = []
         with torch.inference_mode():

@@ -64,6 +64,9 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last_is_whole = trainer.ckpt_path == self.folder / LAST  # it has been read; another may be damaged
+        # Lightning does so only where it sets up the loader after reading the checkpoint; counting the steps of epochs
+        # sets it up before, and the epoch would begin again at its first pictures
+        trainer.fit_loop._load_combined_loader_states()
         self.signals.listen()  # Lightning's own handler of SIGTERM sends messages from within whatever is interrupted
 
     def on_before_optimizer_step(

@@ -35,12 +35,14 @@ SUMMARY = "summary.json"  # it says that a run has ended
 class ResumePoint:
     """A whole checkpoint to go on from.
 
-    step: of the optimiser. processes: that trained together. notes: sentences about files that were passed over.
+    step: of the optimiser. processes: that trained together. end: the last step of the run that is asked for; None
+    where it is to have other epochs than the checkpoint's. notes: sentences about files that were passed over.
     """
 
     path: Path
     step: int
     processes: int
+    end: int | None
     notes: tuple[str, ...] = ()
 
 
@@ -59,8 +61,9 @@ def find_resume_point(resume: str, run_dir: Path, config: Config) -> ResumePoint
     if resume == "never":
         return None
     point = _resume_point(Path(resume), config) if resume != "auto" else _latest_point(run_dir, config)
-    if point is not None and config.trainer.max_steps is not None and point.step >= config.trainer.max_steps:
-        longer = "" if config.optim.schedule == "one_cycle" else "raise trainer.max_steps to go on, "
+    if point is not None and point.end is not None and point.step >= point.end:
+        key = "max_epochs" if config.trainer.max_steps is None else "max_steps"
+        longer = "" if config.optim.schedule == "one_cycle" else f"raise trainer.{key} to go on, "
         raise UserError(
             f"{run_dir} holds a finished run of {point.step} steps: {longer}"
             "choose another output_dir, or begin again with trainer.resume=never"
@@ -75,7 +78,7 @@ def _latest_point(run_dir: Path, config: Config) -> ResumePoint | None:
     points = []
     for path in found:
         try:
-            points.append(_read_point(path))
+            points.append(_read_point(path, config))
         except UserError as error:
             notes.append(str(error))
     if found and not points:
@@ -84,28 +87,34 @@ def _latest_point(run_dir: Path, config: Config) -> ResumePoint | None:
         return None
     stored, latest = max(points, key=lambda point: point[1].step)  # of equal ones the first
     _check_same_experiment(stored, latest.path, config)
-    end = config.trainer.max_steps
-    if latest.step == end == stored["config"]["trainer"]["max_steps"] and not (run_dir / SUMMARY).exists():
+    if _as_long(stored, config) and latest.step == latest.end and not (run_dir / SUMMARY).exists():
         # cut off between its last checkpoint and its summary: the last part is run again, with the same outcome
-        earlier = [point for _, point in points if point.step < end]
+        earlier = [point for _, point in points if point.step < latest.step]
         if not earlier:
             return None
         latest = max(earlier, key=lambda point: point.step)
     return replace(latest, notes=tuple(notes))
 
 
-def _read_point(path: Path) -> tuple[dict[str, Any], ResumePoint]:
-    stored = read_densevision_checkpoint(path)
-    return stored["densevision"], ResumePoint(
-        path, int(stored["global_step"]), stored["densevision"].get("processes", 1)
-    )
+def _read_point(path: Path, config: Config) -> tuple[dict[str, Any], ResumePoint]:
+    checkpoint = read_densevision_checkpoint(path)
+    stored, end = checkpoint["densevision"], config.trainer.max_steps
+    if _as_long(stored, config):
+        end = stored.get("total_steps", end)  # how many steps its epochs have
+    return stored, ResumePoint(path, int(checkpoint["global_step"]), stored.get("processes", 1), end)
+
+
+def _as_long(stored: dict[str, Any], config: Config) -> bool:
+    """Whether the checkpoint's run was to be as long as the one that is asked for."""
+    then, now = stored["config"]["trainer"], config.trainer
+    return (then.get("max_steps"), then.get("max_epochs")) == (now.max_steps, now.max_epochs)
 
 
 def _resume_point(path: Path, config: Config) -> ResumePoint:
     if not path.exists():
         near = suggestion(str(path), ["auto", "never"])
         raise UserError(f"expected auto, never or a checkpoint's path; there is no file {path}{near}", "trainer.resume")
-    stored, point = _read_point(path)
+    stored, point = _read_point(path, config)
     _check_same_experiment(stored, path, config)
     return point
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from densevision.cli import main
-from densevision.io import read_image
+from densevision.io import read_image, read_label, write_png
 from densevision.metrics.segmentation import SegmentationScores
+from densevision.tasks.segmentation import SegmentationTask
 from densevision.tasks.segmentation_report import class_lines
 from densevision.visualize import confusion_picture
 from tests.checkpoints import write_checkpoint
@@ -45,6 +46,24 @@ def test_a_report_has_table_confusions_and_the_worst_pictures(tmp_path, street, 
         drawn = read_image(folder / picture["file"])
         assert drawn.shape[1] > 3 * 64  # picture, truth and prediction
     assert read_image(folder / "confusion.png").shape[0] > 19 * 30
+
+
+def test_pictures_without_a_labelled_pixel_are_not_among_the_worst(tmp_path, street):
+    labels = sorted((street / "gtFine" / "val" / "munster").glob("*labelIds.png"))
+    for file in labels[3:11]:
+        write_png(file, np.zeros_like(read_label(file)))  # 0 is ignored
+    assert evaluate(tmp_path, street, "--report", str(tmp_path / "report")) == 0
+    worst = json.loads((tmp_path / "report" / "report.json").read_text())["worst"]
+    scores = [picture["miou"] for picture in worst]
+    assert len(scores) == 6
+    assert scores == sorted(scores)
+
+
+def test_a_folder_that_cannot_be_is_told_before_the_work(tmp_path, street, capsys, monkeypatch):
+    monkeypatch.setattr(SegmentationTask, "validation_step", lambda *_: pytest.fail("it has been judged"))
+    (tmp_path / "file").write_text("")
+    assert evaluate(tmp_path, street, "--report", str(tmp_path / "file")) == 1
+    assert "file cannot be made" in capsys.readouterr().err
 
 
 def test_views_change_what_is_judged(tmp_path, street):

@@ -36,6 +36,33 @@ def test_a_run_killed_after_its_last_step_still_gets_its_summary(street, tmp_pat
     assert_equal_weights(weights(run / "checkpoints" / "last.ckpt"), trained)
 
 
+def test_epochs_end_a_run_as_steps_do(street, tmp_path, capsys):
+    """Six pictures in batches of two, of which a step takes two: an epoch has two steps."""
+    run = tmp_path / "run"
+    words = [
+        "trainer.max_steps=null",
+        "trainer.val_every=null",
+        "trainer.max_epochs=2",
+        "trainer.accumulate=2",
+        "trainer.checkpoint_every=1",
+    ]
+    assert train(street, run, *words) == 0
+    summary, logged = json.loads((run / "summary.json").read_text()), (run / "metrics.jsonl").read_text()
+    assert summary["steps"] == 4
+    assert train(street, run, *words) == 1
+    assert "finished run of 4 steps: raise trainer.max_epochs to go on" in capsys.readouterr().err
+    assert json.loads((run / "summary.json").read_text()) == summary
+    (run / "summary.json").unlink()
+    assert train(street, run, *words) == 0
+    again = json.loads((run / "summary.json").read_text())
+    assert {key: again[key] for key in ("steps", "evaluation", "best")} == {
+        key: summary[key] for key in ("steps", "evaluation", "best")
+    }
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == len(logged.splitlines())
+    assert train(street, run, *words, "trainer.max_epochs=3") == 0
+    assert json.loads((run / "summary.json").read_text())["steps"] == 6
+
+
 def test_another_experiment_in_the_same_place_is_refused(street, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(street, run, "trainer.max_steps=1") == 0

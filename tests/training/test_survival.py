@@ -132,6 +132,11 @@ def test_a_run_killed_five_times_ends_as_if_it_never_was(tmp_path, workers, more
     survives(tmp_path, kills, workers, more)
 
 
+def test_a_run_that_counts_epochs_survives_too(tmp_path):
+    epochs = ["trainer.max_steps=null", "trainer.max_epochs=3"]
+    survives(tmp_path, [("step", 4), ("evaluation", 2), ("write", 3)], more=epochs, steps=15)
+
+
 def test_a_kill_at_any_moment_of_a_save_and_damage_to_the_last_checkpoint_are_survived(tmp_path):
     def spoil(checkpoints):
         read_checkpoint(checkpoints / "previous.ckpt")
