@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -153,21 +154,29 @@ def default_file() -> Path:
 
 
 def read_table(file: Path) -> tuple[dict[str, str], dict[str, float]]:
-    """The machine of a file, and its milliseconds by key.
+    """The machine of a file, and its milliseconds by key: finite and not negative.
 
     Raises:
-        UserError: it cannot be read, or is no table.
+        UserError: it cannot be read, or is no table; names the entry that is wrong.
     """
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
-        machine, milliseconds = stored["machine"], stored["milliseconds"]
-        wrong = next((key for key, ms in milliseconds.items() if not (isinstance(ms, int | float) and ms > 0)), None)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{file} is no table of latencies (keys machine and milliseconds): {error}", key="search.table"
-        ) from error
-    if wrong is not None:
-        raise UserError(f"{file}: '{wrong}': expected milliseconds, got {milliseconds[wrong]!r}", key="search.table")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is no table of latencies: {error}", key="search.table") from error
+    for name in ("machine", "milliseconds"):
+        part = stored.get(name) if isinstance(stored, dict) else None
+        if not isinstance(part, dict):
+            raise UserError(
+                f"{file} is no table of latencies: '{name}' is no mapping there (see docs/search.md)", "search.table"
+            )
+    machine, milliseconds = stored["machine"], stored["milliseconds"]
+    for key, value in machine.items():
+        if not isinstance(value, str):
+            raise UserError(f"{file}: machine: '{key}': expected a text, got {value!r}", key="search.table")
+    for key, value in milliseconds.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number and math.isfinite(value) and value >= 0):
+            raise UserError(f"{file}: '{key}': expected milliseconds, not below 0, got {value!r}", key="search.table")
     return machine, milliseconds
 
 

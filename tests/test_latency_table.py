@@ -69,12 +69,21 @@ def test_another_machines_table_is_only_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["", "[]", "{}", '{"machine": {}, "milliseconds": [1]}', '{"machine": {}, "milliseconds": {"x": "1"}}'],
-)
-def test_a_file_that_is_no_table_is_told(content, tmp_path):
+    ("content", "entry"),
+    [
+        ("", ""),
+        ("[]", "'machine'"),
+        ("{}", "'machine'"),
+        ('{"machine": ["phone"], "milliseconds": {}}', "'machine'"),
+        ('{"machine": {}, "milliseconds": [1]}', "'milliseconds'"),
+        ('{"machine": {"threads": 1}, "milliseconds": {}}', "'threads'"),
+        *[(f'{{"machine": {{}}, "milliseconds": {{"a part": {value}}}}}', "'a part'")
+          for value in ('"1"', "-0.5", "Infinity", "NaN", "true", "null")],
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_table_is_told(content, entry, tmp_path):
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(UserError, match=r"x\.json"):
+    with pytest.raises(UserError, match=rf"x\.json.*{entry}"):
         LatencyTable(tmp_path / "x.json")
 
 
