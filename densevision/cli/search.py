@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from densevision.cli import parser
+from densevision.errors import Stopped
 
 USAGE = """\
 examples:
@@ -45,7 +46,13 @@ def main(argv: Sequence[str]) -> int:
     loaded = load_config(options.config, options.overrides, SearchRun)
     from densevision.search_run import search
 
-    result = search(loaded, console)
+    try:
+        result = search(loaded, console)
+    except (KeyboardInterrupt, Stopped):
+        console.print(
+            f"\nstopped: the same command goes on where it was, with what {loaded.run_dir} holds", highlight=False
+        )
+        raise
     console.rule("done")
     console.print(
         f"score {result['seed_score']:.4f} -> {result['score']:.4f}, {result['unit']} {result['seed_cost']:.4g} -> "
