@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from densevision.errors import UserError
 from densevision.io import atomic_write
 from densevision.search.supernet import Supernet
 
@@ -124,7 +125,21 @@ def _load(parts: dict[str, Any], file: Path) -> int:
     """Take up the state of ``file``, if it is there; the epoch to go on with."""
     if not file.exists():
         return 0
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = read_state(file)
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return int(state["epoch"])
+
+
+def read_state(file: Path) -> dict[str, Any]:
+    """What :func:`dmasking` has kept, ``epoch`` (those that are done) among it.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        int(state["epoch"])
+    except Exception as error:  # whatever is in a damaged file, torch has another exception for it
+        raise UserError(f"the state {file} of a supernet cannot be read; delete it to begin anew") from error
+    return state

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from densevision.errors import UserError
 from densevision.io import atomic_write
 
 
@@ -55,8 +56,20 @@ class History:
 
 
 def read_history(file: Path) -> list[Entry]:
-    """The entries of a file."""
-    return [Entry(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+    """The entries of a file.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    entries = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entries.append(Entry(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{file}: line {number} is no entry of a search; the search's command writes the file anew"
+            ) from error
+    return entries
 
 
 def pareto_front(entries: Sequence[Entry]) -> list[Entry]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from densevision.errors import UserError
 from densevision.io import atomic_write, make_folder, write_json
 
 Weights = dict[str, Tensor]
+_AGAIN = "delete it, and the trial is made again"
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,10 @@ class TrialStore:
         missing: list[Path] = []
         for job in jobs:
             file = self.folder / f"{self.key(job)}.json"
-            if not result_file(file).exists() and file not in missing:
+            made = result_file(file).exists()
+            if not (made and file.exists()):
                 write_json(file, {"setting": self.setting, **job.description()})
+            if not made and file not in missing:
                 missing.append(file)
         if missing:
             self.execute(missing)
@@ -120,8 +124,12 @@ class TrialStore:
         return [float(self.outcome(self.key(job))["score"]) for job in jobs]
 
     def outcome(self, key: str) -> dict[str, Any]:
-        """``score`` and the details of a trial that was made."""
-        return json.loads(result_file(self.folder / f"{key}.json").read_text(encoding="utf-8"))
+        """``score`` and the details of a trial that was made.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        return read_outcome(self.folder / f"{key}.json")
 
     def architecture(self, key: str) -> Architecture:
         """The network of a trial."""
@@ -164,20 +172,53 @@ def read_trial(file: Path) -> tuple[Architecture, dict[str, Any]]:
     Raises:
         UserError: no such file, or one that describes no trial.
     """
+    again = "delete it, and its search writes it anew"
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
         missing = {"architecture", "setting", "steps", "seed", "parent", "keep"} - set(stored)
+    except FileNotFoundError as error:
+        raise UserError(f"no trial of a search at {file}") from error
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file} describes no trial of a search: {error}") from error
+        raise UserError(f"{file} describes no trial of a search: {error}; {again}") from error
     if missing:
-        raise UserError(f"{file} describes no trial of a search: {', '.join(sorted(missing))} is not given")
+        raise UserError(f"{file} describes no trial of a search: {', '.join(sorted(missing))} is not given; {again}")
     return architecture_from_dict(stored["architecture"], str(file)), stored
 
 
+def read_outcome(file: Path) -> dict[str, Any]:
+    """``score`` and the details of the trial that ``file`` describes.
+
+    Raises:
+        UserError: what is there is no outcome.
+    """
+    result = result_file(file)
+    try:
+        outcome = json.loads(result.read_text(encoding="utf-8"))
+        score = outcome["score"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{result} is no outcome of a trial: {error!r}; {_AGAIN}") from error
+    if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+        raise UserError(f"{result} is no outcome of a trial: its score is {score!r}; {_AGAIN}")
+    return outcome
+
+
 def read_inherited(file: Path) -> Inherited:
-    """The weights of the trial that ``file`` describes, and their network."""
-    weights = torch.load(weights_file(file), map_location="cpu", weights_only=True)
-    return Inherited(read_trial(file)[0], weights)
+    """The weights of the trial that ``file`` describes, and their network.
+
+    Raises:
+        UserError: they are not there, or the file is damaged.
+    """
+    weights = weights_file(file)
+    try:
+        # whatever is in a damaged file, torch has another exception for it
+        return Inherited(read_trial(file)[0], torch.load(weights, map_location="cpu", weights_only=True))
+    except UserError:
+        raise
+    except Exception as error:
+        why = "are not there" if isinstance(error, FileNotFoundError) else "cannot be read"
+        raise UserError(
+            f"the weights {weights} {why}; delete {result_file(file)}, and the trial is made again"
+        ) from error
 
 
 def result_file(file: Path) -> Path:

@@ -11,6 +11,7 @@ from densevision.backbones import BACKBONES, architecture_to_dict
 from densevision.config import load_config
 from densevision.config.schema import Config
 from densevision.config.search_schema import SearchRun
+from densevision.errors import UserError
 from densevision.model_backbone import build_architecture
 from densevision.models import build_model
 from densevision.search.dmasking import Schedule, dmasking, priced_loss
@@ -72,6 +73,14 @@ def test_a_killed_search_ends_the_same(tmp_path):
     assert again == whole
     assert rest == seen[2:]
     assert all(torch.equal(logits[name], same[name]) for name in logits)
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    learn(tmp_path, 1.0, epochs=1)
+    (file,) = tmp_path.glob("*.pt")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match=rf"{file} of a supernet cannot be read; delete it"):
+        learn(tmp_path, 1.0, epochs=2)
 
 
 def test_the_published_space_is_a_config():
