@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from densevision import experiment
-from densevision.backbones import Architecture, architecture_to_dict, write_architecture
+from densevision.backbones import Architecture, architecture_from_dict, architecture_to_dict, write_architecture
 from densevision.config import LoadedConfig, config_to_dict
+from densevision.config.loader import read_yaml
 from densevision.config.search_schema import SearchConfig, SearchRun
 from densevision.errors import UserError
 from densevision.io import atomic_write, make_folder
@@ -30,9 +31,9 @@ from densevision.search.netadapt import netadapt
 from densevision.search.platform_aware import Goal, platform_search
 from densevision.search.samplers import Evolution, RandomSearch, Sampler
 from densevision.search.space import BlockSpace, SpaceOptions
-from densevision.search.trials import Job, TrialStore, run_trial
+from densevision.search.trials import Job, TrialStore, read_trial, run_trial
 from densevision.search_supernet import search_supernet
-from densevision.search_trial import TaskTrial, trial_setting
+from densevision.search_trial import OBJECTIVES, TaskTrial, trial_setting
 
 ARCH = "arch.yaml"
 # in a process of its own, so that the trials of a machine with several GPUs do not meet
@@ -57,6 +58,8 @@ def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
     assert isinstance(run, SearchRun)
     run_dir = loaded.run_dir
     with loaded.blaming_origin():
+        if run.search.retrain == "inherit" and run.search.method != "netadapt":
+            raise UserError("only netadapt leaves weights to begin with; use scratch or none", key="search.retrain")
         check_head(run.task, run.model)
         run.model = resolved(run.model)
         seed = build_architecture(run.model.backbone)
@@ -66,23 +69,26 @@ def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         table = latency_table(run.search, run_dir)
         cost = build_cost(run, datamodule.label_map.num_classes, table)
         target = absolute_target(run.search.target, cost(seed))
-        make_folder(run_dir)
-        with atomic_write(run_dir / "search.yaml") as partial:
-            partial.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(run))), encoding="utf-8")
+        _begin_run_directory(run_dir, OmegaConf.to_yaml(OmegaConf.create(config_to_dict(run))))
         store = TrialStore(run_dir / "trials", setting, executor(run.search, setting))
         history = History(run_dir / "history.jsonl")
         _say(
             console, f"{run.search.method} from {seed.family}, {cost(seed):.4g} {cost.unit}, to {target:.4g}; {run_dir}"
         )
+        if table:
+            whose = "this machine" if table.own else table.machine.get("processor", "unknown")
+            _say(console, f"latencies are of {whose}, {len(table.known)} parts known; {table.file}")
         if run.search.method == "dmasking":
-            architecture, key = _search_supernet(run, setting, seed, cost, target, run_dir, store, history, console)
+            architecture, key, run = _search_supernet(
+                run, setting, seed, datamodule.label_map.num_classes, cost, target, run_dir, store, history, console
+            )
         else:
             architecture, key = _search(run, seed, cost, target, store, history, console)
-    write_architecture(architecture, run_dir / ARCH)
-    if table:
-        write_table(run_dir / "latency_table.json", table.machine, table.used)
-    _write_front(run_dir, history, store)
-    objective = "negative loss" if run.search.objective == "loss" else experiment.TASKS[run.task].monitor  # type: ignore[attr-defined]
+        if table:
+            write_table(run_dir / "latency_table.json", table.machine, table.used)
+        _write_network(store, key, run_dir / ARCH)
+        _write_front(run_dir, history, store)
+    objective = OBJECTIVES["loss"] if run.search.objective == "loss" else experiment.TASKS[run.task].monitor  # type: ignore[attr-defined]
     draw_pareto(history.entries, target, cost.unit, objective, loaded.name, run_dir / "pareto.png")
     chosen = next(entry for entry in history.entries if entry.trial == key)
     result = {
@@ -97,7 +103,7 @@ def search(loaded: LoadedConfig, console: Console) -> dict[str, Any]:
         "training": None,
     }
     if run.search.retrain != "none":
-        result["training"] = _retrain(loaded, run_dir, architecture, store, key, console)
+        result["training"] = _retrain(loaded, run, architecture, store, key, console)
     return result
 
 
@@ -179,6 +185,8 @@ def _search(
             key="model.pretrained" if run.model.pretrained else "model.backbone.pretrained",
         )
     space = BlockSpace(seed, SpaceOptions(**vars(options.space)))
+    if not space.has_choices():
+        raise UserError("there is one single network to choose from; give more values", key="search.space")
     samplers: dict[str, Sampler] = {
         "controller": Controller(space.sizes, run.seed, lr=options.controller_lr, entropy=options.entropy),
         "evolution": Evolution(space.sizes, run.seed, options.population, options.tournament),
@@ -203,55 +211,106 @@ def _search_supernet(
     run: SearchRun,
     setting: dict[str, Any],
     seed: Architecture,
+    num_classes: int,
     cost: Cost,
     target: float,
     run_dir: Path,
     store: TrialStore,
     history: History,
     console: Console,
-) -> tuple[Architecture, str]:
-    """Choose in a supernet, then judge what was chosen and the seed by trials of their own."""
+) -> tuple[Architecture, str, SearchRun]:
+    """Choose in a supernet, then judge what was chosen and the seed by trials of their own.
+
+    Returns:
+        the network, its trial's key, and the configuration with the pictures' size that was chosen.
+    """
     found, size = search_supernet(run, setting, seed, target, run_dir, lambda line: _say(console, line))
+    own, own_store, own_cost = run, store, cost
     if size != list(run.data.image_size):
         _say(console, f"pictures of {size[0]}x{size[1]} were chosen: train with data.image_size={size}")
+        own = deepcopy(run)
+        own.data.image_size, own.data.crop_size = size, run.data.crop_size and size
+        own_setting = trial_setting(own)
+        own_store = TrialStore(store.folder, own_setting, executor(own.search, own_setting))
+        own_cost = build_cost(own, num_classes, None)
     jobs = [Job(network, run.search.steps, run.seed) for network in (seed, found)]
-    scores, keys = store.run(jobs), [store.key(job) for job in jobs]
+    scores = store.run(jobs) if own is run else [*store.run(jobs[:1]), *own_store.run(jobs[1:])]
+    store.made += 0 if own is run else own_store.made
+    key = own_store.key(jobs[1])
     history.add(
-        Entry(i, i, change, score, cost(job.architecture), i == 1, key)
-        for i, (change, job, score, key) in enumerate(zip(("seed", "found"), jobs, scores, keys, strict=True))
+        [
+            Entry(0, 0, "seed", scores[0], cost(seed), False, store.key(jobs[0])),
+            Entry(1, 1, "found", scores[1], own_cost(found), True, key),
+        ]
     )
-    return found, keys[1]
+    return found, key, own
+
+
+def _begin_run_directory(run_dir: Path, text: str) -> None:
+    """Note all values, and remove what a search with other ones left; its trials stay, for whoever asks for them."""
+    make_folder(run_dir)
+    file = run_dir / "search.yaml"
+    if not file.exists() or file.read_text(encoding="utf-8", errors="replace") != text:
+        for name in (ARCH, "history.jsonl", "pareto.png", "latency_table.json"):
+            (run_dir / name).unlink(missing_ok=True)
+        _clear_front(run_dir)
+    with atomic_write(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _clear_front(run_dir: Path) -> None:
+    for file in (run_dir / "pareto").glob("[0-9]*.yaml"):
+        file.unlink()
 
 
 def _write_front(run_dir: Path, history: History, store: TrialStore) -> None:
     """The tables of the front, the cheapest first."""
+    _clear_front(run_dir)
     for number, entry in enumerate(pareto_front(history.entries)):
-        write_architecture(store.architecture(entry.trial), run_dir / "pareto" / f"{number:03d}.yaml")
+        _write_network(store, entry.trial, run_dir / "pareto" / f"{number:03d}.yaml")
+
+
+def _write_network(store: TrialStore, key: str, file: Path) -> None:
+    """The table of a trial's network, with the size of the pictures that it was judged on."""
+    architecture, trial = read_trial(store.folder / f"{key}.json")
+    write_architecture(
+        architecture, file, f"judged with data.image_size={trial['setting']['config']['data']['image_size']}"
+    )
 
 
 def _retrain(
-    loaded: LoadedConfig, run_dir: Path, architecture: Architecture, store: TrialStore, key: str, console: Console
+    loaded: LoadedConfig, run: SearchRun, architecture: Architecture, store: TrialStore, key: str, console: Console
 ) -> dict[str, Any] | None:
     """Train what was found, in the same run directory, as ``train`` does."""
+    run_dir = loaded.run_dir
+    if (run_dir / "config.yaml").exists() and not _is_of(run_dir / "config.yaml", architecture):
+        raise UserError(
+            f"{run_dir} holds the training of another network than {run_dir / ARCH}; delete config.yaml, summary.json "
+            "and checkpoints there, or search in another output_dir"
+        )
     if (run_dir / "summary.json").exists():
         _say(console, f"{run_dir} holds the finished training of what was found")
         return None
-    run = loaded.config
-    assert isinstance(run, SearchRun)
     values = config_to_dict(run)
     search = values.pop("search")
     values["output_dir"] = str(run_dir)
     values["model"]["backbone"]["arch"] = architecture_to_dict(architecture)
     values["model"]["pretrained"] = values["model"]["backbone"]["pretrained"] = None
     if search["retrain"] == "inherit":
-        if search["method"] != "netadapt":
-            raise UserError("only netadapt leaves weights to begin with; use scratch or none", key="search.retrain")
         values["model"]["pretrained"] = str(_write_inherited(run_dir, values, store, key))
     from densevision.config import config_from_dict
 
     training = config_from_dict(values, str(run_dir / "search.yaml"))
     _say(console, f"training {run_dir / ARCH}")
     return experiment.train(LoadedConfig(training.config, loaded.name, loaded.origins), console)
+
+
+def _is_of(config: Path, architecture: Architecture) -> bool:
+    """Whether a training's configuration is that of a network."""
+    try:
+        return architecture_from_dict(read_yaml(config)["model"]["backbone"]["arch"], str(config)) == architecture
+    except (UserError, KeyError, TypeError):
+        return False
 
 
 def _write_inherited(run_dir: Path, values: dict[str, Any], store: TrialStore, key: str) -> Path:

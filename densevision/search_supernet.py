@@ -21,7 +21,7 @@ from densevision.errors import UserError
 from densevision.experiment import build_datamodule, build_task, class_weights
 from densevision.io import atomic_write
 from densevision.models import build_model
-from densevision.search.dmasking import Schedule, dmasking, priced_loss
+from densevision.search.dmasking import Schedule, dmasking, priced_loss, read_state
 from densevision.search.mask_space import MaskSpace, Operator
 from densevision.search.supernet import Supernet
 from densevision.tasks.base import BaseTask
@@ -71,6 +71,10 @@ def search_supernet(
     space = MaskSpace(
         seed, options.widths, options.expansions, operators, options.skip, options.strides, step=options.step
     )
+    if not space.decisions:
+        raise UserError("there is one single network to choose from; give more widths or kinds", key="search.supernet")
+    if 1 not in space.strides:
+        raise UserError(f"expected 1, the whole picture, among them, got {options.strides}", "search.supernet.strides")
     net = Supernet(build, space, (height, width))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task = build_task(config, datamodule.label_map, class_weights(config, datamodule), net.model).to(device)
@@ -135,6 +139,9 @@ def _known(state: Path) -> list[dict[str, float]]:
     file = state.with_suffix(".jsonl")
     if not state.exists() or not file.exists():
         return []
-    epoch = torch.load(state, map_location="cpu", weights_only=True)["epoch"]
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line["epoch"] < epoch]
+    epoch = read_state(state)["epoch"]
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [line for line in lines if line["epoch"] < epoch]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} has a damaged line: {error!r}; delete the line or the file") from error

@@ -24,6 +24,10 @@ from densevision.tasks.base import BaseTask
 from densevision.training.recalibration import BatchNormRecalibration
 from densevision.training.trainer import build_trainer, quiet_libraries
 
+# search.objective -> what a trial's score is. A reward multiplies it, so that it must be positive and better when
+# greater: a negative loss would not do
+OBJECTIVES = {"score": "score", "loss": "exp(-loss)"}
+
 
 def trial_setting(run: SearchRun) -> dict[str, Any]:
     """All that the outcome of a trial depends on but the network, as plain values; ``run.model`` must be resolved.
@@ -45,7 +49,7 @@ def trial_setting(run: SearchRun) -> dict[str, Any]:
     config["trainer"] |= {"devices": 1, "num_nodes": 1, "resume": "never", "max_epochs": None}
     config["trainer"] |= {"max_steps": None, "val_every": None}
     config["model"]["backbone"]["arch"] = None
-    return {"config": config, "objective": search["objective"]}
+    return {"config": config, "objective": OBJECTIVES[search["objective"]]}
 
 
 class TaskTrial:
@@ -79,20 +83,25 @@ class TaskTrial:
         if steps:
             if config.trainer.bn_recalibration:
                 trainer.callbacks.append(BatchNormRecalibration(config.trainer.bn_recalibration))  # type: ignore[attr-defined]
-            trainer.fit(task, datamodule=datamodule)
+            try:
+                trainer.fit(task, datamodule=datamodule)
+            except SystemExit:  # what Lightning makes of an interrupt
+                raise KeyboardInterrupt from None
         else:
             trainer.validate(task, datamodule=datamodule, verbose=False)
-        score = float(task.evaluation[task.monitor] if self.objective == "score" else -_loss(task, datamodule))
-        if not math.isfinite(score):
-            what = task.monitor if self.objective == "score" else "the loss"
+        what, details = task.monitor, dict[str, Any](evaluation=task.evaluation)
+        judged = float(task.evaluation[what]) if self.objective == "score" else _loss(task, datamodule)
+        if self.objective != "score":
+            what, details["loss"] = "the loss", judged
+        if not math.isfinite(judged):
             raise UserError(
-                f"{what} of a network is {score} on the pictures that judge; either training diverged (lower optim.lr) "
-                "or these pictures hold nothing that is annotated (see search.holdout)"
+                f"{what} of a network is {judged} on the pictures that judge; either training diverged (lower "
+                "optim.lr) or these pictures hold nothing that is annotated (see search.holdout)"
             )
         return Outcome(
-            score=score,
+            score=judged if self.objective == "score" else math.exp(-judged),
             weights={name: value.detach().cpu().clone() for name, value in task.model.state_dict().items()},
-            details={"evaluation": task.evaluation, "seconds": round(time.perf_counter() - began, 2)},
+            details={**details, "seconds": round(time.perf_counter() - began, 2)},
         )
 
 

@@ -44,8 +44,8 @@ def read_architecture(path: str | Path) -> Architecture:
     return architecture_from_dict(read_yaml(path), str(path))
 
 
-def write_architecture(architecture: Architecture, path: str | Path) -> None:
-    """Write a file that :func:`read_architecture` reads as an equal network."""
+def write_architecture(architecture: Architecture, path: str | Path, comment: str = "") -> None:
+    """Write a file that :func:`read_architecture` reads as an equal network; ``comment`` is a line above it."""
     lines = []
     for key, value in architecture_to_dict(architecture).items():
         if key == "blocks":
@@ -53,7 +53,8 @@ def write_architecture(architecture: Architecture, path: str | Path) -> None:
         else:
             lines.append(f"{key}: {_flow(value)}")
     with atomic_write(path) as partial:
-        partial.write_text(_HEADER + "\n".join(lines) + "\n", encoding="utf-8")
+        head = _HEADER + (f"# {comment}\n" if comment else "")
+        partial.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:

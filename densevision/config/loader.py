@@ -229,6 +229,15 @@ def _check_values(section: Any, prefix: str) -> None:
             setattr(section, field.name, _size(value, key))
         elif "pair" in rule and (len(value) != 2 or not 0 < value[0] <= value[1]):
             raise UserError(f"expected two positive numbers [low, high], got {value}", key)
+        elif "each" in rule:
+            expected, fits, least = rule["each"]
+            if len(value) < least:
+                raise UserError(f"expected a list of values, each {expected}, got {value}", key)
+            for index, item in enumerate(value):
+                if not fits(item):
+                    raise UserError(f"expected {expected}, got {item}", key)
+                if item in value[:index]:
+                    raise UserError(f"{item} stands twice in {value}", key)
 
 
 def _size(value: Any, key: str) -> list[int]:

@@ -6,6 +6,7 @@ the comment says where. Sizes are ``(height, width)``; one number means a square
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,14 @@ def size(default: Any = None) -> Any:
 def pair(low: float, high: float) -> Any:
     """A field that holds two numbers, the first not above the second."""
     return field(default_factory=lambda: [low, high], metadata={"pair": True})
+
+
+def values(default: Sequence[Any], expected: str, fits: Callable[[Any], bool], least: int = 1) -> Any:
+    """A field that holds a list of at least so many values to choose from, each fitting and none twice.
+
+    expected: what fits, for people ("an odd number from 1 to 31").
+    """
+    return field(default_factory=lambda: list(default), metadata={"each": (expected, fits, least)})
 
 
 @dataclass

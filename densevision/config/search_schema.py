@@ -5,33 +5,44 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from densevision.config.schema import Config, choice, number
+from densevision.config.schema import Config, choice, number, values
+
+_ACTS = ("relu", "relu6", "hswish")  # densevision/layers/conv.py
+
+
+def _kernels(*default: int, least: int = 1) -> Any:
+    return values(default, "an odd number from 1 to 31", lambda kernel: 1 <= kernel <= 31 and kernel % 2 == 1, least)
+
+
+def _factors(*default: float, least: int = 1) -> Any:
+    return values(default, "a factor between 0.05 and 10", lambda factor: 0.05 <= factor <= 10, least)
 
 
 @dataclass
 class SpaceConfig:
     """What a block of the platform-aware space may be (densevision/search/space.py)."""
 
-    operators: list[str] = field(default_factory=lambda: ["sepconv", "mbconv3", "mbconv6"])  # and seed: as it is there
-    kernels: list[int] = field(default_factory=lambda: [3, 5])
-    squeeze: list[float] = field(default_factory=lambda: [0.0, 0.25])
-    skip: list[bool] = field(default_factory=lambda: [True, False])
-    widths: list[float] = field(default_factory=lambda: [0.75, 1.0, 1.25])  # times the seed's
-    layers: list[int] = field(default_factory=lambda: [-1, 0, 1])  # more than the seed's
+    operators: list[str] = values(["sepconv", "mbconv3", "mbconv6"], "an operator", bool)  # and seed: as it is there
+    kernels: list[int] = _kernels(3, 5)
+    squeeze: list[float] = values([0.0, 0.25], "a share of the expansion from 0 to 1", lambda share: 0 <= share <= 1)
+    skip: list[bool] = values([True, False], "true or false", lambda skip: True)
+    widths: list[float] = _factors(0.75, 1.0, 1.25)  # times the seed's
+    layers: list[int] = values([-1, 0, 1], "a number from -10 to 10", lambda more: -10 <= more <= 10)  # than the seed's
 
 
 @dataclass
 class SupernetConfig:
     """What is chosen in DMaskingNAS's supernet (densevision/search/mask_space.py), and how."""
 
-    widths: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0])  # times the seed's
+    widths: list[float] = _factors(0.5, 0.75, 1.0)  # times the seed's
     # channels between a block's 1x1 convolutions, times those it reads; none: the factors above
-    expansions: list[float] = field(default_factory=list)
-    kernels: list[int] = field(default_factory=list)  # kinds of a block are all combinations; none: the seed's
-    squeeze: list[bool] = field(default_factory=lambda: [False, True])
-    acts: list[str] = field(default_factory=lambda: ["relu", "hswish"])
+    expansions: list[float] = _factors(least=0)
+    kernels: list[int] = _kernels(least=0)  # kinds of a block are all combinations; none: the seed's
+    squeeze: list[bool] = values([False, True], "true or false", lambda squeeze: True)
+    acts: list[str] = values(["relu", "hswish"], f"one of {', '.join(_ACTS)}", lambda act: act in _ACTS)
     skip: bool = False  # whether blocks with a residual sum can go
-    strides: list[int] = field(default_factory=lambda: [1])  # subsampling of the picture; classification
+    # subsampling of the picture, 1 among them; classification
+    strides: list[int] = values([1], "a number from 1 to 8", lambda stride: 1 <= stride <= 8)
     step: int = number(8, 1)  # channels that widths are multiples of
     epochs: int = number(90, 1)
     warmup_epochs: int = number(1, 0)  # in which the choices stand still
@@ -45,8 +56,8 @@ class SupernetConfig:
 @dataclass
 class SearchConfig:
     method: str = choice("netadapt", "controller", "evolution", "random", "dmasking")
-    # score: the task's own (mIoU, mAP, top-1); loss: the negative loss on the same pictures, which ranks detectors that
-    # have learnt for a few steps where their mAP does not
+    # score: the task's own (mIoU, mAP, top-1); loss: exp(-loss) on the same pictures, which ranks detectors that have
+    # learnt for a few steps where their mAP does not
     objective: str = choice("score", "loss")
     # share of the training pictures that no trial learns from and all are judged on; null: the validation split, which
     # then judges nothing else
@@ -66,9 +77,9 @@ class SearchConfig:
     # the others: networks to judge; networks a round
     samples: int = number(64, 1)
     batch: int = number(8, 1)
-    alpha: float = -0.07  # exponent of cost / target in the reward up to the target
-    beta: float = -0.07  # and beyond it
-    score_floor: float = 0.0  # taken off the score: what a network scores that has learnt nothing
+    alpha: float = number(-0.07, -10.0, 0.0)  # exponent of cost / target in the reward up to the target
+    beta: float = number(-0.07, -10.0, 0.0)  # and beyond it
+    score_floor: float = number(0.0, 0.0, 1.0)  # taken off the score: what a network scores that has learnt nothing
     space: SpaceConfig = field(default_factory=SpaceConfig)
     supernet: SupernetConfig = field(default_factory=SupernetConfig)
     controller_lr: float = number(5e-3, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -159,7 +160,7 @@ def absolute_target(target: Any, seed_cost: float) -> float:
         value = float(text.removesuffix("x")) * (seed_cost if text.endswith("x") else 1.0)
     except ValueError:
         value = 0.0
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise UserError(
             f"expected a share of the seed's cost such as 0.7x, or a number in the cost's unit, got {target!r}",
             key="search.target",

@@ -70,6 +70,13 @@ class BlockSpace:
             for name, choices in values.items()
         )
 
+    def has_choices(self) -> bool:
+        """Whether any decision makes another network of the first of all choices; rounded widths may be equal."""
+        first = (0,) * len(self.decisions)
+        choices = ((*first[:i], v, *first[i + 1 :]) for i, size in enumerate(self.sizes) for v in range(1, size))
+        network = self.decode(first)
+        return any(self.decode(choice) != network for choice in choices)
+
     @property
     def sizes(self) -> tuple[int, ...]:
         """How many values each decision has."""

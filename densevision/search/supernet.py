@@ -222,7 +222,7 @@ class Supernet:
         if not isinstance(self.model, Classifier):
             raise UserError(
                 "only a classifier's resolution is searched; dense predictions have theirs in data.image_size",
-                key="search.strides",
+                key="search.supernet.strides",
             )
         backbone, view = self.model.backbone, (self.space.strides, lambda: self.stride_gates)
         backbone.stem = AtResolutions(backbone.stem, *view)  # type: ignore[assignment]
