@@ -36,6 +36,7 @@ lies a model card, FILE.md.
 int8 (quantize.mode=qat) brings its own and needs no option. --quantize fp16 stores the weights in half the space. Both
 are judged on the validation set before and after.
 """
+AS_FILE = ["evaluation.mode=whole", "evaluation.scales=[1.0]", "evaluation.flip=false"]
 PICTURES = 8  # that are compared where none are named
 CALIBRATED = 64  # training pictures, over the whole split
 CALLS = 20  # of a pass, for the card's latencies
@@ -52,6 +53,12 @@ def main(argv: Sequence[str]) -> int:
         action="store_true",
         help="the file gives classes, detections or probabilities, not raw outputs",
     )
+    arguments.add_argument(
+        "--candidates",
+        type=int,
+        metavar="N",
+        help="that a detector's --postprocess looks at, the best pairs of anchor and class (default: 512)",
+    )
     arguments.add_argument("--quantize", choices=["int8", "fp16"], help="int8 arithmetic, or weights of 16 bits")
     arguments.add_argument("--dynamic", action="store_true", help="the file takes pictures of several sizes")
     arguments.add_argument(
@@ -63,16 +70,19 @@ def main(argv: Sequence[str]) -> int:
     )
     arguments.add_argument("--pictures", nargs="+", type=Path, metavar="FILE|FOLDER", help="to compare on")
     arguments.add_argument(
-        "--metrics", type=Path, metavar="FILE", help="what evaluate --json wrote, for the model card"
+        "--metrics", type=Path, metavar="FILE", help="what evaluate --json wrote, for the card (default: the run's own)"
     )
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     options = arguments.parse_intermixed_args(argv)
     if options.image_size and min(options.image_size) < 1:
         arguments.error("--image-size takes two positive numbers")
+    if options.candidates is not None and options.candidates < 1:
+        arguments.error("--candidates takes a positive number")
 
     from rich.console import Console
 
     from densevision.checkpoint import read_densevision_checkpoint, stored_config, stored_label_map
+    from densevision.detection.postprocess import CANDIDATES
     from densevision.evaluation import check_same_model
     from densevision.export import check_request, export_model, format_named
     from densevision.inference import model_from_checkpoint
@@ -84,6 +94,7 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         make_folder(options.json.parent)
     stored = read_densevision_checkpoint(options.checkpoint)
+    judged = stored["densevision"].get("judged") or None  # by its own run
     source = str(options.checkpoint)
     loaded, label_map = stored_config(stored, source, options.overrides), stored_label_map(stored, source)
     config = loaded.config
@@ -93,6 +104,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"{source} was trained for int8, and its files are int8; leave out --quantize fp16")
     precision = "int8" if config.quantize.mode else options.quantize
     check_request(config.task, options.output, options.format, options.postprocess, options.dynamic, precision)
+    if options.candidates and not (options.postprocess and config.task == "detection"):
+        raise UserError("--candidates is of a detector's --postprocess")
     make_folder(options.output.parent)
     network = model = model_from_checkpoint(stored, source)
     plain = _float(model, config, label_map)
@@ -118,6 +131,7 @@ def main(argv: Sequence[str]) -> int:
             dynamic=options.dynamic,
             precision=precision,
             complete=complete,
+            candidates=options.candidates or CANDIDATES,
         )
 
     report: PrecisionReport | None = None
@@ -127,11 +141,13 @@ def main(argv: Sequence[str]) -> int:
         nonlocal report, latency
         report = None if before is None else _report(draft, plain, network, write, before, options.overrides)
         latency = _latency(draft, model)
-        _write_card(draft, plain, metrics or before, latency, report)
+        _write_card(draft, plain, metrics or before or judged, latency, report)
 
     console = Console()
     with console.status(f"writing and comparing {options.output}"):
-        before = _judged(options.checkpoint, options.overrides) if precision else None
+        # as the file will see pictures, so that what is lost is lost by rounding
+        as_file = [f"data.image_size=[{height},{width}]", *AS_FILE]
+        before = _judged(options.checkpoint, [*options.overrides, *as_file]) if precision else None
         if precision == "int8":
             network = int8(model, _calibration(config, (height, width)))
         exported = write(network, options.output, options.postprocess, precision, complete)
@@ -142,6 +158,7 @@ def main(argv: Sequence[str]) -> int:
         f"{found.share:.2%} of the results agree with PyTorch",
         *(report.lines() if report else ()),
         *(f"warning: {warning}" for warning in (report.warnings() if report else ())),
+        *([f"warning: {lost} (--candidates raises their number)"] if (lost := found.lost()) else ()),
         ", ".join(f"{row.runtime} {row.ms:.1f} ms" for row in latency),
     ]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from densevision.detection.matcher import pairwise_iou
 
 # Candidates looked at first, for each detection wanted; where suppression leaves too few of them, so many times more.
 _FIRST, _GROWTH = 3, 3
+CANDIDATES = 512  # looked at with fixed shapes: the best pairs of anchor and class
 _ROUNDS = 31  # of the suppression with fixed shapes; odd, as after those a box that is not decided is out
 
 
@@ -104,7 +105,7 @@ class Postprocess:
         return [found[picture] for picture in range(len(ranking))]
 
     def fixed_shape(
-        self, outputs: dict[str, Tensor], anchors: Tensor, image_size: tuple[int, int], candidates: int = 512
+        self, outputs: dict[str, Tensor], anchors: Tensor, image_size: tuple[int, int], candidates: int = CANDIDATES
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same with shapes that depend on no value, in plain operations, for ``torch.export``.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from densevision.detection.matcher import pairwise_iou
+from densevision.detection.postprocess import Detections
 from densevision.export.deployed import Deployed
 from densevision.export.runtimes import Runtime
 from densevision.io import resize_image
@@ -21,12 +22,25 @@ class Agreement:
 
     pictures: how many. difference: the greatest of the raw outputs, over the greatest absolute output (at least 1);
     None of a file that finishes its outputs. share: of the pixels with the same class, of the detections found again
-    with class, score and box, or of the pictures with the same first class.
+    with class, score and box, or of the pictures with the same first class; a detector that finishes its outputs is
+    compared with PyTorch looking at as many candidates. missed: of the detections of PyTorch looking at all, the
+    scores, the best first, of those that are not among these; empty of every other file. detections: how many all are.
     """
 
     pictures: int
     difference: float | None
     share: float
+    missed: tuple[float, ...] = ()
+    detections: int = 0
+
+    def lost(self) -> str | None:
+        """What a detector misses that looks at the best candidates only, in words."""
+        if not self.missed:
+            return None
+        return (
+            f"{len(self.missed)} of the {self.detections} detections that PyTorch finds among all candidates are not "
+            f"in the file, which looks at the best only; the surest of them scores {self.missed[0]:.2g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,8 @@ def compare(
     """Run both on pictures, (H, W, 3) uint8 RGB of any size, resized to what the file takes."""
     size, names = runtime.metadata.image_size, runtime.metadata.outputs
     count, difference, same, total = 0, 0.0, 0.0, 0.0
+    missed: list[float] = []
+    detections = 0
     for picture in pictures:
         images = np.ascontiguousarray(resize_image(picture, size).transpose(2, 0, 1)[None])
         expected = reference.raw(torch.from_numpy(images))
@@ -70,9 +86,29 @@ def compare(
         if not runtime.metadata.finished:
             difference = max(difference, *(_difference(got[name], expected[name]) for name in names))
             got = reference.finish(got, size)
-        agreeing, judged = _agreeing(got, reference.finish(expected, size), tolerance)
+        meant = reference.finish(expected, size)
+        agreeing, judged = _agreeing(got, meant, tolerance)
         same, total, count = same + agreeing, total + judged, count + 1
-    return Agreement(count, None if runtime.metadata.finished else difference, same / total if total else 1.0)
+        if runtime.metadata.finished and reference.suppression is not None:
+            (every,) = reference.suppression(expected, reference.anchors, size)
+            missed += _missed(every, meant)
+            detections += len(every.scores)
+    share = same / total if total else 1.0
+    return Agreement(
+        count,
+        None if runtime.metadata.finished else difference,
+        share,
+        tuple(sorted(missed, reverse=True)),
+        detections,
+    )
+
+
+def _missed(every: Detections, meant: Mapping[str, Tensor]) -> list[float]:
+    """The scores of the detections of a picture that are not among those of a file's post-processing."""
+    found = int(meant["count"][0])
+    boxes, labels = meant["boxes"][0, :found], meant["labels"][0, :found]
+    again = (pairwise_iou(every.boxes, boxes) > 0.999) & (every.labels[:, None] == labels)
+    return every.scores[~again.any(1)].tolist()
 
 
 def _difference(got: Tensor, expected: Tensor) -> float:

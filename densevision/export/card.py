@@ -149,6 +149,7 @@ def _limits(exported: Exported, task: str) -> str:
     lines = [
         f"compared with {reference} in PyTorch on real pictures ({found.pictures}):{difference} "
         f"{found.share:.2%} {same}",
+        *([lost] if (lost := found.lost()) else ()),
         "it knows the classes above and no others; everything in a picture is given one of them"
         if task != "detection"
         else "it finds the classes above and no others",

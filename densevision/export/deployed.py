@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from densevision.classification import Classifier
-from densevision.detection.postprocess import Postprocess
+from densevision.detection.postprocess import CANDIDATES, Postprocess
 from densevision.detection.ssdlite import SSDLite
 from densevision.segmentation.postprocess import class_map
 from densevision.segmentation.segmenter import Segmenter
@@ -34,18 +34,25 @@ class Deployed(nn.Module):
         image_size: (H, W) that a detector's anchors are for.
         suppression: what a detector's outputs are finished with; None for the other tasks.
         finished: whether forward finishes the outputs.
+        candidates: of a detector, how many of the best pairs of anchor and class enter the suppression.
     """
 
     anchors: Tensor
 
     def __init__(
-        self, model: nn.Module, image_size: tuple[int, int], suppression: Postprocess | None, finished: bool
+        self,
+        model: nn.Module,
+        image_size: tuple[int, int],
+        suppression: Postprocess | None,
+        finished: bool,
+        candidates: int = CANDIDATES,
     ) -> None:
         super().__init__()
         self.model = model
         self.image_size = image_size
         self.suppression = suppression
         self.finished = finished
+        self.candidates = candidates
         self.raw_names, self.finished_names = OUTPUTS[type(model)]
         if isinstance(model, SSDLite):
             self.register_buffer("anchors", model.anchors(image_size), persistent=False)
@@ -73,5 +80,5 @@ class Deployed(nn.Module):
         if isinstance(self.model, Classifier):
             return {"probabilities": outputs["logits"].softmax(-1)}
         assert self.suppression is not None
-        found = self.suppression.fixed_shape(dict(outputs), self.anchors, self.image_size)
+        found = self.suppression.fixed_shape(dict(outputs), self.anchors, self.image_size, self.candidates)
         return dict(zip(self.finished_names, found, strict=True))

@@ -16,6 +16,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from densevision.config import Config, config_to_dict
+from densevision.detection.postprocess import CANDIDATES
 from densevision.errors import UserError
 from densevision.export.agreement import TOLERANCES, Agreement, Tolerance, compare
 from densevision.export.deployed import Deployed
@@ -58,6 +59,7 @@ def export_model(
     tolerance: Tolerance | None = None,
     precision: str | None = None,
     complete: Callable[[Exported], None] | None = None,
+    candidates: int = CANDIDATES,
 ) -> Exported:
     """Write a network as a file of one format, and compare the file in its runtime with the network in PyTorch.
 
@@ -77,6 +79,7 @@ def export_model(
             :func:`densevision.quantize.integer`.
         complete: given the file before it has its name, in a folder of its own; what this writes beside it is moved
             with it, and if this fails, nothing is.
+        candidates: of a finished detector, how many of the best pairs of anchor and class enter the suppression.
 
     Raises:
         UserError: an unknown format, one that is not installed or cannot do what is asked, a network that it cannot
@@ -84,8 +87,8 @@ def export_model(
     """
     check_request(config.task, output, format_name, finished, dynamic, precision)
     suppression = build_postprocess(config.model.head) if config.task == "detection" else None
-    reference = Deployed(copy.deepcopy(model).eval(), image_size, suppression, finished)
-    deployed = Deployed(optimised(model), image_size, suppression, finished)
+    reference = Deployed(copy.deepcopy(model).eval(), image_size, suppression, finished, candidates)
+    deployed = Deployed(optimised(model), image_size, suppression, finished, candidates)
     program = export_program(deployed, dynamic)
     metadata = Metadata(
         task=config.task,

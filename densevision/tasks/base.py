@@ -34,7 +34,7 @@ class BaseTask(pl.LightningModule):
     Attributes:
         monitor: the value of ``evaluation`` that chooses the best checkpoint; greater is better.
         evaluation: the latest evaluation, name -> number, for logs and for choosing the best; empty before the first.
-        report: the same as ``--json`` of the evaluation has it.
+        report: the same as ``--json`` of the evaluation has it; empty after a further step.
         averaged: whether evaluations and checkpoints are of averaged weights (:class:`densevision.training.ema.EMA`).
         loss_sum, loss_count: of all processes since the training log last took them; the same in each of them.
         asks_to_stop: the signal by which this process wants the training to end after a step, if any.
@@ -103,6 +103,7 @@ class BaseTask(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Divide the gradients by the count of all processes and accumulated batches; runs before any clipping."""
+        self.report = {}  # is of the weights before this step
         totals = torch.cat([self.step_totals, ballot(self.asks_to_stop, self.step_totals)])
         self.step_totals.zero_()
         if dist.is_available() and dist.is_initialized():
@@ -128,6 +129,13 @@ class BaseTask(pl.LightningModule):
         scheduler = build_scheduler(optimizer, self.optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _judged(self) -> dict[str, Any]:
+        """What an evaluation said of these very weights, as ``--json`` has it; empty where there was none."""
+        if not self.report:
+            return {}
+        pictures = len(self.trainer.datamodule.val_dataset)  # type: ignore[attr-defined]
+        return {"split": self.config.data.val_split, "pictures": pictures, **self.report}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that :func:`densevision.load` needs, as plain values."""
         checkpoint["densevision"] = {
@@ -135,6 +143,7 @@ class BaseTask(pl.LightningModule):
             "config": config_to_dict(self.config),
             "label_map": self.label_map.to_dict(),
             "evaluation": dict(self.evaluation),
+            "judged": self._judged(),
             "averaged": self.averaged,
             "processes": self.trainer.world_size,
             "total_steps": int(self.trainer.estimated_stepping_batches),

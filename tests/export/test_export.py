@@ -102,6 +102,16 @@ def test_detections_and_probabilities_in_the_file(tmp_path, head):
     assert_same_result(densevision.load(exported.path).predict(picture()), checkpoint.predict(picture()))
 
 
+def test_a_finished_detector_says_what_it_misses(tmp_path):
+    few = export(tmp_path, "torch_export", "mobilenet_v1", "ssdlite", finished=True, candidates=8).agreement
+    assert (few.share, few.detections) == (1.0, 40), "the file computes what it should, which is not all"
+    assert 24 <= len(few.missed) < 40
+    assert 0.011 < few.missed[0] < 1
+    assert f"{len(few.missed)} of the 40 detections" in few.lost()
+    every = export(tmp_path, "torch_export", "mobilenet_v1", "ssdlite", finished=True, candidates=5000)
+    assert (every.agreement.missed, every.agreement.lost()) == ((), None)
+
+
 @pytest.mark.parametrize("format_name", QUICK)
 def test_a_dynamic_file_takes_the_sizes_it_names_and_no_others(tmp_path, format_name):
     exported = export(tmp_path, format_name, "mobilenet_v3_small", "lraspp", dynamic=True)

@@ -147,6 +147,41 @@ def test_training_for_int8_goes_on_where_it_was(tmp_path, street):
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
+def test_before_and_after_see_the_pictures_alike(tmp_path, street, capsys):
+    """The checkpoint too is judged at the file's size, once and whole: what is lost is then lost by rounding."""
+    seen = [f"data.root={street}", "data.num_workers=0", "evaluation.flip=true", "evaluation.scales=[0.5,1.0]"]
+    checkpoint = write_checkpoint(tmp_path / "x.ckpt", seen)
+    figures = tmp_path / "figures.json"
+    command = ["export", str(checkpoint), "--format", "onnx", "--quantize", "fp16", "--image-size", "32", "64"]
+    assert main([*command, "--output", str(tmp_path / "x.onnx"), "--json", str(figures)]) == 0
+    report = json.loads(figures.read_text())["precision"]
+    plain = ["evaluation.flip=false", "evaluation.scales=[1.0]"]
+    judged = {}
+    for name, words in (("as file", [*plain, "data.image_size=[32,64]"]), ("as it was", [])):
+        assert main(["evaluate", str(checkpoint), *words, "--json", str(tmp_path / "out.json")]) == 0
+        judged[name] = json.loads((tmp_path / "out.json").read_text())["miou"]
+    assert report["before"] == judged["as file"] != judged["as it was"]
+    assert report["after"] == pytest.approx(report["before"], abs=2e-3)
+
+
+def test_a_card_has_what_the_run_said_of_these_very_weights(tmp_path, street, capsys):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert train(street, tmp_path / "run", "trainer.max_steps=4", "trainer.checkpoint_every=1") == 0
+    assert main(["evaluate", str(checkpoints / "last.ckpt"), "--json", str(tmp_path / "out.json")]) == 0
+    judged = json.loads((tmp_path / "out.json").read_text())
+    cards = {}
+    for name in ("last", "previous"):  # of steps 4 and 3; evaluated at 2 and 4
+        file = tmp_path / f"{name}.pt2"
+        assert (
+            main(["export", str(checkpoints / f"{name}.ckpt"), "--format", "torch_export", "--output", str(file)]) == 0
+        )
+        cards[name] = (tmp_path / f"{name}.pt2.md").read_text()
+    assert "On the split `val` (4 pictures)" in cards["last"]
+    assert f"| miou | {100 * judged['miou']:.2f} |" in cards["last"]
+    assert "| sidewalk |" in cards["last"]
+    assert "Not measured; `densevision evaluate" in cards["previous"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
