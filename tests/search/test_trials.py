@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from densevision.errors import UserError
+from densevision.search.history import Entry, History, read_history
 from densevision.search.trials import Job
 
 
@@ -49,3 +50,14 @@ def test_a_description_that_was_deleted_is_written_anew(store, seed, landscape):
     store.run([job])
     assert store.architecture(store.key(job)) == seed
     assert landscape.calls == 1
+
+
+@pytest.mark.parametrize("line", ['{"number": 0, "rou', "[]", '{"number": 0}'])
+def test_a_damaged_line_of_a_history_is_named(line, tmp_path):
+    history = History(tmp_path / "history.jsonl")
+    history.add([Entry(0, 0, "seed", 0.5, 1.0, True, "key")])
+    assert read_history(history.file) == history.entries
+    with history.file.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match=r"history\.jsonl: line 2 is no entry"):
+        read_history(history.file)
