@@ -153,12 +153,11 @@ def usable_boxes(boxes: np.ndarray, crowd: np.ndarray, height: Any, width: Any) 
         (N, 4) float32 xyxy inside the picture, and (N,) bool: no crowd, and at least a pixel wide and high before and
         after clipping.
     """
-    x1, y1, wide, high = boxes.T
-    corners = [
-        np.clip(x, 0, limit) for x, limit in ((x1, width), (y1, height), (x1 + wide, width), (y1 + high, height))
-    ]
-    sides = (wide, high, corners[2] - corners[0], corners[3] - corners[1])
-    return np.stack(corners, axis=-1).astype(np.float32), ~crowd & (np.stack(sides) >= MIN_SIDE).all(axis=0)
+    sides, corners = boxes[:, 2:], boxes.copy()
+    corners[:, 2:] += corners[:, :2]
+    corners = corners.clip(0, np.array([width, height] * 2, float).T)
+    large = np.minimum(sides, corners[:, 2:] - corners[:, :2]) >= MIN_SIDE
+    return corners.astype(np.float32), ~crowd & large.all(axis=1)
 
 
 def box_notes(annotations: Annotations, sizes: np.ndarray) -> Counter[str]:

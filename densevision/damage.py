@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,15 +100,15 @@ def check_jpeg(path: Path, data: bytes) -> int:
     """
     everything = np.frombuffer(data, np.uint8)
     markers = np.flatnonzero(everything[:-1] == 0xFF)
-    markers = markers[_ENDS_CODED_DATA[everything[markers + 1]]]
+    markers = markers[_ENDS_CODED_DATA[everything[markers + 1]]].tolist()
     position, components, in_scans, progressive = 2, 0, False, False
     # bits of each coefficient of the components that are still to come, -1 where none came
-    sent, ids = np.full((0, 64), -1), np.zeros(0, np.uint8)
+    sent, ids, following = np.full((0, 64), -1), b"", 0
     while True:
-        following = np.searchsorted(markers, position)
+        following = bisect_left(markers, position, following)
         if following == len(markers):
             raise UserError(f"{path} is cut short: a JPEG file ends with the marker FFD9")
-        start = int(markers[following])
+        start = markers[following]
         if not in_scans and data[position:start].strip(b"\xff"):
             raise UserError(f"{path} is damaged at byte {position}")
         marker, position = data[start + 1], start + 2
@@ -123,12 +124,12 @@ def check_jpeg(path: Path, data: bytes) -> int:
         if marker in _START_OF_FRAME and length >= 8:
             height, width, components = struct.unpack_from(">HHB", data, position + 3)
             check_pixels(path, width, height)
-            ids, progressive = everything[position + 8 : position + length : 3], marker in _PROGRESSIVE
+            ids, progressive = data[position + 8 : position + length : 3], marker in _PROGRESSIVE
             sent = np.full((len(ids), 64), -1)
         if marker == _SOS and length >= 8:
-            named = everything[position + 3 : position + length - 3 : 2]
-            first, last, bits = map(int, everything[position + length - 3 : position + length])
+            named = data[position + 3 : position + length - 3 : 2]
+            first, last, bits = data[position + length - 3 : position + length]
             first, last, bits = (first, last, bits & 15) if progressive else (0, 63, 0)
-            sent[np.isin(ids, named), first : last + 1] = bits
+            sent[[one in named for one in ids], first : last + 1] = bits
         in_scans = in_scans or marker == _SOS
         position += length
