@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ class Loader(DataLoader):
             drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
-            worker_init_fn=_one_thread if num_workers > 0 else None,
+            worker_init_fn=_begin if num_workers > 0 else None,
             generator=torch.Generator(),  # or every iteration would draw from the generator that the model uses
         )
 
@@ -113,9 +115,19 @@ class EvalLoader(Loader):
         return super().__iter__() if super().__len__() else iter([None])
 
 
-def _one_thread(worker: int) -> None:
-    """Workers share the cores among them; OpenCV would start a pool in each."""
-    cv2.setNumThreads(0)
+def _begin(worker: int) -> None:
+    cv2.setNumThreads(0)  # workers share the cores among them; OpenCV would start a pool in each
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+def _end_when_told() -> None:
+    """Heed a SIGTERM from the worker's own trainer alone. One that a whole job gets (``scancel``, preemption, a lost
+    process under torchrun) asks the trainer to save, and until it has, it needs its workers."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 @dataclass

@@ -62,10 +62,33 @@ def workers_of(pid):
     return [ranks[key] for key in sorted(ranks) if key]
 
 
+def test_a_signal_to_a_whole_process_group_saves_though_loader_workers_get_it_too(words, tmp_path):
+    """As by scancel and preemption: the training process needs its workers until it has saved."""
+    run, log = tmp_path / "run", tmp_path / "log.txt"
+    words = [*words, f"output_dir={run}", "data.num_workers=2", "trainer.max_steps=100000", "trainer.val_every=100000"]
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), *words]
+    with log.open("w") as stream:
+        job = subprocess.Popen(
+            command, cwd=tmp_path, env=environment(), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        metrics = run / "metrics.jsonl"
+        wait_for(lambda: metrics.exists() and metrics.stat().st_size, "the first steps")
+        os.killpg(job.pid, signal.SIGTERM)
+        assert job.wait(LONGEST) == 128 + signal.SIGTERM
+    said = log.read_text()
+    assert "stopped by SIGTERM" in said
+    assert "Traceback" not in said
+    stored, lines = what_is_left(run)
+    assert stored["global_step"] == lines[-1]["step"] > 0
+    with pytest.raises(ProcessLookupError):
+        wait_for(lambda: os.killpg(job.pid, 0), "the workers' end")
+
+
 @pytest.mark.slow
 def test_torchrun_starts_a_killed_process_again_and_the_run_goes_on(words, tmp_path):
     run, log = tmp_path / "run", tmp_path / "log.txt"
     words = [*words, f"output_dir={run}", "trainer.max_steps=60", "trainer.checkpoint_every=5", "trainer.resume=never"]
+    words += ["data.num_workers=1"]  # which torchrun's signal reaches too
     with log.open("w") as stream:
         command = [*torchrun("--nproc_per_node=2", "--max-restarts=1"), *words]
         job = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=stream, stderr=subprocess.STDOUT)
