@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -126,7 +127,7 @@ def _train(loaded: LoadedConfig, console: Console, signals: StopSignals) -> dict
         soft_wrap=True,
     )
     try:
-        _fit(trainer, task, datamodule, point)
+        _fit(trainer, task, datamodule, point, console)
     except Stopped as stop:
         if stop.number == signal.SIGUSR1 and is_first_process() and (outcome := requeue()):
             console.print(outcome, highlight=False, soft_wrap=True)
@@ -137,20 +138,24 @@ def _train(loaded: LoadedConfig, console: Console, signals: StopSignals) -> dict
     return summary
 
 
-def _fit(trainer: pl.Trainer, task: BaseTask, datamodule: Any, point: ResumePoint | None) -> None:
+def _fit(trainer: pl.Trainer, task: BaseTask, datamodule: Any, point: ResumePoint | None, console: Console) -> None:
     """Train to the end, and close the loggers however it ends."""
-    failed = True
+    failed, run_dir = True, Path(trainer.default_root_dir)
     try:
         with telling_of_lost_processes():
             trainer.fit(task, datamodule=datamodule, ckpt_path=point.path if point else None)
         if isinstance(trainer.logger, RunLogger):
-            run_dir = Path(trainer.default_root_dir)
             trainer.logger.log_best(_best(trainer, task), _artifacts(task.config, run_dir))
         failed = False
     except SystemExit:  # what Lightning makes of an interrupt
         raise KeyboardInterrupt from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(f"{error.filename or run_dir} cannot be written: {error.strerror}") from error
     finally:
-        finish_wandb(trainer.logger, failed)
+        if problem := finish_wandb(trainer.logger, failed):
+            console.print(f"warning: {problem}", highlight=False, soft_wrap=True)
 
 
 def _batches(config: Config, datamodule: Any) -> int:

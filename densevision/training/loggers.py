@@ -137,12 +137,21 @@ def build_wandb_logger(config: Config, run_dir: Path, origin: dict[str, Any], co
     return logger
 
 
-def finish_wandb(logger: Any, failed: bool) -> None:
-    """Write out and close the run, so that the next one in this process is a run of its own."""
-    if wandb.run is not None:
-        wandb.finish(exit_code=int(failed))
+def finish_wandb(logger: Any, failed: bool) -> str | None:
+    """Write out and close the run, so that the next one in this process is a run of its own.
+
+    Returns:
+        Why W&B could not write its files to the end, in a sentence; None where it could.
+    """
+    problem = None
+    try:
+        if wandb.run is not None:
+            wandb.finish(exit_code=int(failed))
+    except (OSError, wandb.Error) as error:
+        problem = f"W&B's files of this run are not complete: {' '.join(str(error).split())}"
     if isinstance(logger, RunLogger) and logger.sets_data_dir:
         os.environ.pop("WANDB_DATA_DIR", None)
+    return problem
 
 
 def wandb_mode(mode: str) -> str:

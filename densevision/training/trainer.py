@@ -105,5 +105,6 @@ def quiet_libraries() -> None:
     """Leave what Lightning says at warnings: its advice and adverts are not about the user's run."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.raiseExceptions = False  # a full disk would have each line of W&B's own log print a traceback
     # what its own code does out of date, and advice to use more loader processes
     warnings.filterwarnings("ignore", module=r"lightning\.")

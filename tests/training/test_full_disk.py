@@ -1,5 +1,6 @@
 """A disk that is really full: told by its name and its room, and the checkpoint before it is whole."""
 
+import contextlib
 import shutil
 import subprocess
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from densevision.cli import main
+from densevision.training.checkpoints import Checkpoints
 from tests.training.test_survival import WORDS
 from tests.trees import write_cityscapes_tree
 
@@ -48,6 +50,28 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_it_is_whole(words, small
     assert last.read_bytes() == before
     (small_disk / "others").unlink()
     assert main([*words, "trainer.max_steps=3"]) == 0
+
+
+def test_a_full_disk_is_named_where_wandb_fails_on_it_too(words, small_disk, capfd, monkeypatch):
+    """Others take the last byte before the second checkpoint; W&B keeps its files and its own log there as well."""
+    words = [*words, "wandb.mode=offline", "trainer.pictures_every=1", "trainer.val_every=1", "trainer.max_steps=3"]
+    write = Checkpoints._write
+    saves = iter(range(100))
+
+    def write_when_full(self, *arguments):
+        if next(saves) == 1:
+            with contextlib.suppress(OSError), (small_disk / "others").open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+        write(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "_write", write_when_full)
+    assert main(words) == 1
+    out, err = capfd.readouterr()
+    assert "the disk is full (0.0 MiB are free); the checkpoint before it is whole" in err.splitlines()[-1]
+    assert "Traceback" not in out + err
+    assert len((out + err).splitlines()) < 60
+    assert torch.load(small_disk / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 1
 
 
 def test_a_disk_that_the_copy_of_the_best_fills(words, small_disk, capsys):
