@@ -27,7 +27,15 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from datamodules.stored_picture import DamagedError, Picture, RawPicture, StripPicture, header_of, write_picture
+from datamodules.stored_picture import (
+    DamagedError,
+    Picture,
+    RawPicture,
+    StripPicture,
+    header_of,
+    is_of_another_format,
+    write_picture,
+)
 from densevision.errors import UserError
 from densevision.io import read_image, resize_image
 
@@ -96,11 +104,13 @@ class Store:
         if not missing:
             return
         what = f"{len(missing)} {shelf.variant.split()[0]}{'s' if len(missing) > 1 else ''}"
-        self.console.print(f"caching {what} in {self.folder}")
+        # a few from all over first: their size tells whether there will be room
+        few = missing[:: max(1, len(missing) // 8)]
+        old = any(is_of_another_format(self.file_of(shelf.paths[index], shelf.variant)) for index in few)
+        why = " anew: what is there is of another version's format" if old else ""
+        self.console.print(f"caching {what} in {self.folder}{why}")
         threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None)
         try:
-            # a few from all over first: their size tells whether there will be room
-            few = missing[:: max(1, len(missing) // 8)]
             sizes = list(threads.map(shelf.store_picture, few))
             free, needed = shutil.disk_usage(self.folder).free, len(missing) * sum(sizes) / len(sizes)
             if needed > free + sum(sizes):

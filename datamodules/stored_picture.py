@@ -4,8 +4,9 @@ A header of 64 bytes says of which file the picture was made and guards itself a
 
 - raw: a checksum for each block of rows, at most 63 of them, and the pixels row by row. A window is mapped into memory,
   and its blocks are compared with their checksums when they are first read.
-- compressed: where each strip of 64 rows begins, and the strips: zstd level 1 of the differences between neighbours
-  in a row, about as large as a PNG of the picture. Of a window only its strips are read.
+- compressed: where each strip of 64 rows begins, a checksum for each, and the strips: zstd level 1 of the differences
+  between neighbours in a row, about as large as a PNG of the picture. Of a window only its strips are read, and
+  compared with their checksums before they are decompressed: zstd takes its own word for how much memory it needs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import zstandard
 
 _HEADER = struct.Struct("<8sQqIIIIBBI")  # and a crc32 of all this
 _HEADER_BYTES = 64
-_MAGIC = b"DVSTORE2"
+_MAGICS = (b"DVSTORE2", b"DVSTORE3")  # of raw and of compressed pictures
 _STRIP_ROWS = 64
 _BLOCKS = 63  # at most, of a raw picture: a bit of an int64 for each says whether it was compared
 
@@ -52,13 +53,17 @@ class DamagedError(Exception):
     """A stored file is not what was written, or not of this format."""
 
 
+class OtherFormatError(DamagedError):
+    """A stored file is of another version of the format."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What a stored file says of itself.
 
     source: size (bytes) and time of change (nanoseconds) of the file that was read. original: (height, width) in that
     file. height, width, channels: as stored; 0 channels is (H, W). checksum: of the blocks'
-    checksums, or of the strips' places.
+    checksums, or of the strips' places and checksums.
     """
 
     source: tuple[int, int]
@@ -77,7 +82,7 @@ class Header:
     def to_bytes(self) -> bytes:
         """The first 64 bytes of the file."""
         (size, mtime), (tall, wide), *rest = astuple(self)
-        packed = _HEADER.pack(_MAGIC, size, mtime, tall, wide, *rest)
+        packed = _HEADER.pack(_MAGICS[self.compressed], size, mtime, tall, wide, *rest)
         return (packed + struct.pack("<I", zlib.crc32(packed))).ljust(_HEADER_BYTES, b"\0")
 
     @classmethod
@@ -92,8 +97,8 @@ class Header:
         if len(data) < _HEADER_BYTES or data[_HEADER.size : end] != struct.pack("<I", zlib.crc32(packed)):
             raise DamagedError("no header")
         magic, size, mtime, tall, wide, height, width, channels, compressed, checksum = _HEADER.unpack(packed)
-        if magic != _MAGIC:
-            raise DamagedError("another format")
+        if magic != _MAGICS[bool(compressed)]:
+            raise OtherFormatError(f"format {magic!r}")
         return cls((size, mtime), (tall, wide), height, width, channels, bool(compressed), checksum)
 
 
@@ -112,7 +117,8 @@ def write_picture(
     parts: list[bytes | memoryview]
     if compressed:
         strips = [_packed(array[row : row + _STRIP_ROWS]) for row in range(0, array.shape[0], _STRIP_ROWS)]
-        parts = [np.cumsum([0, *map(len, strips)]).astype("<u8").tobytes(), *strips]
+        places = np.cumsum([0, *map(len, strips)]).astype("<u8").tobytes()
+        parts = [places + np.array([*map(zlib.crc32, strips)], "<u4").tobytes(), *strips]
     else:
         array = np.ascontiguousarray(array)
         rows = _block_rows(array.shape[0])
@@ -185,7 +191,7 @@ class RawPicture:
 
 
 class StripPicture:
-    """A stored picture of compressed strips; each brings its own checksum, compared whenever it is read.
+    """A stored picture of compressed strips, each compared with its checksum whenever it is read.
 
     Args:
         path: of the file.
@@ -201,11 +207,12 @@ class StripPicture:
         with open(path, "rb") as file:
             self.header = Header.read(file)
             self.shape = self.header.shape
-            count = 1 + math.ceil(self.header.height / _STRIP_ROWS)
-            places = file.read(8 * count)
-            if not self.header.compressed or zlib.crc32(places) != self.header.checksum:
+            strips = math.ceil(self.header.height / _STRIP_ROWS)
+            index = file.read(8 * (strips + 1) + 4 * strips)
+            if not self.header.compressed or zlib.crc32(index) != self.header.checksum:
                 raise DamagedError("wrong checksum")
-            self.starts = np.frombuffer(places, "<u8") + np.uint64(_HEADER_BYTES + len(places))
+            self.starts = np.frombuffer(index, "<u8", strips + 1) + np.uint64(_HEADER_BYTES + len(index))
+            self.checksums = np.frombuffer(index, "<u4", strips, 8 * (strips + 1))
             if os.fstat(file.fileno()).st_size != self.starts[-1]:
                 raise DamagedError("wrong length")
 
@@ -214,7 +221,7 @@ class StripPicture:
         bottom, right = max(rows.start, rows.stop), max(columns.start, columns.stop)
         try:
             return self._read(rows.start, bottom, columns.start, right)[:: rows.step, :: columns.step]
-        except (zstandard.ZstdError, ValueError, OSError):
+        except (DamagedError, OSError):
             if self.spare is None:
                 raise
             return self.spare()[window]
@@ -230,6 +237,8 @@ class StripPicture:
         zstd = zstandard.ZstdDecompressor()
         for strip in range(first, last):
             start, end = (int(place - self.starts[first]) for place in self.starts[strip : strip + 2])
+            if zlib.crc32(data[start:end]) != self.checksums[strip]:
+                raise DamagedError("wrong checksum")
             deltas = np.frombuffer(zstd.decompress(data[start:end]), np.uint8).reshape(-1, *self.shape[1:])
             above = strip * _STRIP_ROWS
             rows = slice(max(top - above, 0), min(bottom - above, _STRIP_ROWS))
@@ -242,7 +251,19 @@ class StripPicture:
 def _packed(strip: np.ndarray) -> bytes:
     deltas = strip.copy()
     deltas[:, 1:] -= strip[:, :-1]  # modulo 256
-    return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(deltas.tobytes())
+    return zstandard.ZstdCompressor(level=1).compress(deltas.tobytes())
+
+
+def is_of_another_format(path: Path) -> bool:
+    """Whether a whole header of another version is there."""
+    try:
+        with open(path, "rb") as file:
+            Header.read(file)
+    except OtherFormatError:
+        return True
+    except (OSError, DamagedError):
+        pass
+    return False
 
 
 def header_of(path: Path) -> Header | None:

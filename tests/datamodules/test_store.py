@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -12,7 +14,7 @@ import torch
 
 from datamodules import CityscapesDataModule, CocoDataModule
 from datamodules.store import Store, store_folders
-from datamodules.stored_picture import RawPicture, StripPicture, header_of, whole, write_picture
+from datamodules.stored_picture import _HEADER, RawPicture, StripPicture, header_of, whole, write_picture
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.io import read_image
@@ -192,6 +194,41 @@ def test_a_damaged_file_is_made_anew_and_said(tmp_path, caplog, kind, harm):
     assert f"holds of {paths[0]} is gone or damaged" in caplog.text
     assert "stored anew" in caplog.text
     assert file.read_bytes() == good
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_flipped_bit_stops_a_run_or_changes_a_batch(tmp_path, kind):
+    """All of the header, the index and the begin of the first strip, and some further on."""
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (130, 60, 3), np.uint8), (0, 0), 2)
+    path = write_png(tmp_path / "data" / "0.png", image)
+    shelf = store(tmp_path, kind).build([str(path)], "picture", with_size)
+    (file,) = stored_files(tmp_path / "store")
+    good = file.read_bytes()
+    places = [*range(200), *np.random.default_rng(1).integers(200, len(good), 50).tolist()]
+    for place, bit in ((place, bit) for place in places for bit in range(8)):
+        data = bytearray(good)
+        data[place] ^= 1 << bit
+        file.write_bytes(data)
+        shelf._compared[0] = 0  # as in a new run
+        assert np.array_equal(whole(shelf[0][0]), image), (place, bit)
+        unused = _HEADER.size + 4 <= place < 64 or file.read_bytes() == good
+        assert unused, f"bit {bit} of byte {place} was not noticed"
+
+
+def test_a_store_of_an_earlier_format_is_made_anew_and_said(tmp_path, capsys):
+    paths = pictures(tmp_path, count=3)
+    store(tmp_path, "compressed").build(paths, "picture", with_size)
+    capsys.readouterr()
+    files = stored_files(tmp_path / "store")
+    good = [file.read_bytes() for file in files]
+    for file, data in zip(files, good, strict=True):
+        packed = b"DVSTORE2" + data[8 : _HEADER.size]
+        file.write_bytes(packed + struct.pack("<I", zlib.crc32(packed)) + data[_HEADER.size + 4 :])
+    store(tmp_path, "compressed").build(paths, "picture", with_size)
+    assert [file.read_bytes() for file in files] == good
+    assert capsys.readouterr().err.count("what is there is of another version's format") == 1
+    store(tmp_path, "compressed").build(paths, "picture", with_size)
+    assert capsys.readouterr().err == ""
 
 
 def test_many_damaged_files_are_few_lines(tmp_path, caplog):
