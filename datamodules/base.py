@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
 
-from datamodules.check import DataReport, Progress, SplitReport, check_dataset, errors_for_batches, note_leaks
+from datamodules.check import (
+    DataReport,
+    Progress,
+    SplitReport,
+    check_dataset,
+    errors_for_batches,
+    note_empty_classes,
+    note_leaks,
+)
 from datamodules.fingerprint import fingerprint
 from datamodules.loader import EvalLoader, Loader, TrainLoader
 from datamodules.samplers import EpochSampler, EvalSampler, rank_and_world_size
@@ -20,6 +31,7 @@ from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.structures import LabelMap
 
+_log = logging.getLogger("densevision")
 _STATISTICS_EPOCH = 2**31  # epochs that no training reaches
 
 
@@ -33,6 +45,7 @@ class DataModule(LightningDataModule):
         root: the folder of the data set; known after :meth:`read_split`.
         label_map: the classes; known after :meth:`setup` at the latest.
         train_dataset, val_dataset: the configured splits, after :meth:`setup`.
+        counted: what a class is learnt from, in check's words; None where the splits say which classes lack it.
         one_size: in evaluation too, all that a batch needs is brought to one size.
 
     Args:
@@ -43,6 +56,7 @@ class DataModule(LightningDataModule):
     root: Path
     label_map: LabelMap
     collate: Callable[[Sequence[Any]], Any]
+    counted: str | None = "labelled pixel"
     one_size = False
 
     def __init__(self, data: DataConfig, seed: int = 0) -> None:
@@ -94,11 +108,18 @@ class DataModule(LightningDataModule):
             UserError: files are missing or cannot be read, or the store cannot be written.
         """
         dataset.require_files(labels)
+        source, notes = self.early_notes(dataset)
+        for note, count in notes.items():
+            warn_once("%s: %d %s", source, count, note)
         if self.data.cache == "none":
             return dataset
         folder, spare = store_folders(self.data.cache_dir, self.root)
         store = Store(folder, self.root, self.data.cache == "compressed", spare)
         return dataset.use_store(store, self.data.cache_side)
+
+    def early_notes(self, dataset: Any) -> tuple[str, Counter[str]]:
+        """What is logged of a split before it is used, counted, and where it comes from; none of it needs much time."""
+        return str(self.root), dataset.notes()
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of the training split, the last incomplete one of an epoch left out.
@@ -186,6 +207,8 @@ class DataModule(LightningDataModule):
                         splits[use].errors.append(str(error))
         if len(failures) == len(splits):
             raise failures[0]
+        if self.counted is not None:
+            note_empty_classes(splits["train"], self.label_map, self.counted)
         report = DataReport(self.label_map, splits, leaks=note_leaks(splits["train"], splits["val"]))
         if splits["train"].items:
             try:
@@ -205,6 +228,12 @@ class DataModule(LightningDataModule):
     def _eval_loader(self, dataset: Any) -> Loader:
         sampler = EvalSampler(len(dataset), *rank_and_world_size())
         return EvalLoader(dataset, sampler, self.data.eval_batch_size, self.data.num_workers, type(self).collate)
+
+
+@rank_zero_only
+def warn_once(message: str, *values: Any) -> None:
+    """A warning: one line, not one a process."""
+    _log.warning(message, *values)
 
 
 def check_batch_size(size: int, data: DataConfig, world_size: int = 1) -> None:

@@ -17,6 +17,7 @@ from densevision.structures import LabelMap
 # (items, their number, what is done) -> the same items; draws progress
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 _SHOWN = 20  # errors of a split that the text lists
+_NAMED = 5  # classes that a note names
 
 
 @dataclass
@@ -171,6 +172,16 @@ def note_leaks(train: SplitReport, val: SplitReport) -> list[tuple[str, str]]:
     if leaks:
         val.notes[f"pictures are in the training split too, pixel for pixel{_first_of(leaks)}"] = len(leaks)
     return leaks
+
+
+def note_empty_classes(train: SplitReport, label_map: LabelMap, counted: str) -> None:
+    """Note the classes of which nothing can be learnt, as the training split has not one ``counted`` of them."""
+    if train.class_counts is None:
+        return
+    names = [name for name, count in zip(label_map.names, train.class_counts, strict=True) if count == 0]
+    if names:
+        more = ", ..." if len(names) > _NAMED else ""
+        train.notes[f"classes without a single {counted} ({', '.join(names[:_NAMED])}{more})"] = len(names)
 
 
 def _first_of(pairs: Sequence[tuple[str, str]]) -> str:

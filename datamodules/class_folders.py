@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,13 +17,14 @@ from datamodules.annotations import distinct_colors
 from datamodules.base import DataModule
 from datamodules.check import Evidence, ItemReport, pixel_digest
 from datamodules.collate import collate_classification, planes
+from datamodules.folders import files_below, such_as
 from datamodules.packed import PackedStrings
 from datamodules.samplers import sample_rng
 from datamodules.store import Shelf, Store, read_shrunk
 from datamodules.stored_picture import whole
 from densevision.config.lookup import unknown_name
 from densevision.errors import UserError
-from densevision.io import exif_orientation, list_images, read_image, resize_image, resize_middle
+from densevision.io import IMAGE_SUFFIXES, exif_orientation, list_images, read_image, resize_image, resize_middle
 from densevision.paths import is_folder, names_in
 from densevision.structures import ClassificationSample, LabelMap, SampleKey
 
@@ -94,6 +96,7 @@ class ClassFolderDataset(Dataset[ClassificationSample]):
     ) -> None:
         self.root, self.label_map, self.transform, self.seed = root, label_map, transform, seed
         self.files, self.labels = PackedStrings(map(str, files)), np.array(labels, np.int64)
+        self.left_out: Counter[str] = Counter()
         self.stored: Shelf | None = None
 
     def __len__(self) -> int:
@@ -147,9 +150,9 @@ class ClassFolderDataset(Dataset[ClassificationSample]):
         return self
 
     def notes(self) -> Counter[str]:
-        """The classes without a picture."""
+        """What was left out, and the classes without a picture."""
         empty = np.bincount(self.labels, minlength=self.label_map.num_classes) == 0
-        return Counter({"classes without a picture": int(empty.sum())}) if empty.any() else Counter()
+        return self.left_out + Counter({"classes without a picture": int(empty.sum())})
 
     def check(self, index: int) -> ItemReport:
         """Read one picture as it is stored and collect all that is wrong with it."""
@@ -176,6 +179,7 @@ class ClassFoldersDataModule(DataModule):
     """Class folders below ``data.root``. The classes are the folders of the training split, sorted by name."""
 
     collate = staticmethod(collate_classification)
+    counted = None  # the split itself says it
     one_size = True
     num_classes: int | None = None  # of a format that always has as many
 
@@ -211,13 +215,41 @@ class ClassFoldersDataModule(DataModule):
             if training
             else EvalCrop(data.image_size, data.eval_crop)
         )
-        return ClassFolderDataset(root, files, labels, self.label_map, transform, self.seed)
+        dataset = ClassFolderDataset(root, files, labels, self.label_map, transform, self.seed)
+        dataset.left_out = _left_out(root / split)
+        return dataset
 
 
 class ImageNetDataModule(ClassFoldersDataModule):
     """ImageNet's 1000 classes of ILSVRC 2012 as class folders, the validation pictures sorted into theirs too."""
 
     num_classes = 1000
+
+
+def _left_out(folder: Path) -> Counter[str]:
+    """What of a split's folder is not read, counted."""
+    classes = [folder / name for name in _folders(folder.parent, folder.name)]
+    beside = [folder / name for name in names_in(folder) if not name.startswith(".")]
+    loose = [path for path in beside if path not in classes]
+    unknown: list[Path] = []
+    deeper: list[Path] = []
+    for place in classes:
+        for name in names_in(place):
+            path = place / name
+            if name[0] == "." or os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+                continue
+            if is_folder(path):
+                deeper += files_below(path)
+            else:
+                unknown.append(path)
+    kinds = {
+        "no pictures by name, left out": unknown,
+        "in folders within class folders, left out": deeper,
+        "beside the class folders, left out": loose,
+    }
+    return Counter(
+        {f"files in {folder}: {what} ({such_as(files)})": len(files) for what, files in kinds.items() if files}
+    )
 
 
 def _folders(root: Path, split: str) -> list[str]:

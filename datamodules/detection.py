@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from abc import abstractmethod
 from collections import Counter
@@ -10,11 +9,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import Dataset
 
 from datamodules.annotations import Annotations, box_notes, missing_files, usable_boxes
@@ -32,7 +29,6 @@ from densevision.io import exif_orientation, read_image, stored_size
 from densevision.structures import DetectionSample, DetectionTruth, LabelMap, SampleKey
 
 _SIZES_AT_START = 1000  # pictures whose headers are read before training; check_data reads all
-_log = logging.getLogger("densevision")
 
 
 class DetectionDataset(Dataset[DetectionSample]):
@@ -235,6 +231,7 @@ class DetectionDataModule(DataModule):
     """What the formats with boxes share; a format reads its annotations."""
 
     collate = staticmethod(collate_detection)
+    counted = "box"
     one_size = True
 
     @abstractmethod
@@ -265,12 +262,9 @@ class DetectionDataModule(DataModule):
             )
         return DetectionDataset(folder, annotations, label_map, transform, self.seed)
 
-    def ready(self, dataset: DetectionDataset, labels: bool) -> DetectionDataset:
-        """Log what is to be said of the annotations, too."""
-        dataset = super().ready(dataset, labels)
-        for note, count in dataset.notes(_SIZES_AT_START).items():
-            warn_once("%s: %d %s", dataset.annotations.source, count, note)
-        return dataset
+    def early_notes(self, dataset: DetectionDataset) -> tuple[str, Counter[str]]:
+        """What is to be said of the annotations."""
+        return dataset.annotations.source, dataset.notes(_SIZES_AT_START)
 
     def check_split(self, split: str, dataset: DetectionDataset, progress: Progress | None) -> SplitReport:
         """Read every file of a split, and look at its boxes."""
@@ -282,9 +276,3 @@ class DetectionDataModule(DataModule):
 def _classes(label_map: LabelMap) -> str:
     listed = [f"{number} {name}" for number, name in zip(label_map.ids, label_map.names, strict=True)]
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
-
-
-@rank_zero_only
-def warn_once(message: str, *values: Any) -> None:
-    """A warning: one line, not one a process."""
-    _log.warning(message, *values)

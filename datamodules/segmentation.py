@@ -42,6 +42,7 @@ class SegmentationDataset(Dataset[SegmentationSample]):
 
     Attributes:
         meaning: differs between data sets that make different indices of one file.
+        left_out: what lies beside the pictures and labels and is not read, counted and worded as notes.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         self.lookup_table[[*[i for i in label_map.ignored_ids if i >= 0], IGNORE_INDEX]] = IGNORE_INDEX
         self.lookup_table[list(label_map.ids)] = np.arange(label_map.num_classes)
         self.meaning = zlib.crc32(self.lookup_table.data)
+        self.left_out: Counter[str] = Counter()
         self.stored_images: Shelf | None = None
         self.stored_labels: Shelf | None = None
 
@@ -198,8 +200,8 @@ class SegmentationDataset(Dataset[SegmentationSample]):
         return counts[: self.label_map.num_classes]
 
     def notes(self) -> Counter[str]:
-        """Nothing: all there is to say is about single files."""
-        return Counter()
+        """What was left out; all else there is to say is about single files."""
+        return Counter(self.left_out)
 
     def check(self, index: int) -> ItemReport:
         """Read the files of one picture as they are stored and collect all that is wrong with them."""

@@ -20,7 +20,7 @@ from datamodules.annotations import Annotations, numbered_annotations, pictures_
 from datamodules.base import DataModule
 from datamodules.class_list import read_classes
 from datamodules.collate import collate_segmentation
-from datamodules.detection import DetectionDataModule, warn_once
+from datamodules.detection import DetectionDataModule
 from datamodules.folders import MASK_SUFFIXES, FoldersDataset
 from datamodules.pairs import Pair
 from datamodules.segmentation import SegmentationDataset, transform_for
@@ -143,8 +143,6 @@ class VocMasksDataModule(DataModule):
         self.root = root = find_root(data.root)
         layout = MASKS if data.masks is None else replace(MASKS, folders=(data.masks.replace("{split}", split),))
         entries, notes = find_entries(root, data, split, training, layout)
-        for note, count in notes.items():
-            warn_once("%s: %d %s", root, count, note)
         listed: Any = data.classes
         if listed is None:
             by_labelme = entries[0].label.parent.parent / _LABELME_CLASSES
@@ -155,7 +153,9 @@ class VocMasksDataModule(DataModule):
             classes = replace(classes, label_map=replace(classes.label_map, colors=colors))
         self.label_map = classes.label_map
         pairs = [Pair(e.name.replace("/", "__"), root / e.picture, e.label, e.labelled) for e in entries]
-        return FoldersDataset(pairs, classes, transform_for(data, training), self.seed)
+        dataset = FoldersDataset(pairs, classes, transform_for(data, training), self.seed)
+        dataset.left_out = notes
+        return dataset
 
 
 def columns(

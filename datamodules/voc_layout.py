@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.annotations import name_fault
-from datamodules.folders import files_by_stem
+from datamodules.folders import by_stem, files_below
 from densevision.config.lookup import unknown_name
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
@@ -74,7 +74,8 @@ def find_entries(
     parts = _parts(root, data, split, training, layout.lists)
     for tree, list_file in parts:
         place, labels_at = _pictures_folder(tree, data, split), _first_folder(tree, layout.folders)
-        pictures, labels = files_by_stem(place, IMAGE_SUFFIXES), files_by_stem(labels_at, layout.suffixes)
+        pictures = by_stem(place, files_below(place), IMAGE_SUFFIXES)
+        labels = by_stem(labels_at, files_below(labels_at), layout.suffixes)
         if list_file is None:
             names = sorted(labels)
             if not names:

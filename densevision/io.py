@@ -35,7 +35,7 @@ from densevision.jpeg import decode_jpeg
 from densevision.paths import is_folder, is_there, names_in
 from densevision.pillow import decode_any, load_as_stored, open_picture, sentences
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _PARTIAL = ".partial"  # in the names of files that are being written
 
 

@@ -120,3 +120,22 @@ def test_check_reads_every_picture(tmp_path):
     report = module(tmp_path).check()
     assert not report.can_train
     assert str(file) in report.splits["train"].errors[0]
+
+
+def test_jfif_is_read_and_what_is_left_out_is_counted_and_said(tmp_path, caplog):
+    write_class_tree(tmp_path, ("cat", "dog"))
+    image = cv2.imencode(".jpg", np.full((40, 40, 3), 99, np.uint8))[1].tobytes()
+    for name in ("cat/a.jfif", "cat/b.jpe", "cat/c.heic", "cat/more/d.jpg", "e.jpg"):
+        (tmp_path / "train" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "train" / name).write_bytes(image)
+    report = module(tmp_path).check().splits["train"]
+    assert report.class_counts.tolist() == [5, 3]
+    folder = tmp_path / "train"
+    wanted = {
+        f"files in {folder}: no pictures by name, left out (c.heic)",
+        f"files in {folder}: in folders within class folders, left out (d.jpg)",
+        f"files in {folder}: beside the class folders, left out (e.jpg)",
+    }
+    assert wanted <= {note for note, count in report.notes.items() if count == 1}
+    module(tmp_path).setup()
+    assert all(note in caplog.text for note in wanted)

@@ -85,6 +85,92 @@ def test_colours_are_read_by_a_colour_map(tmp_path, form, cache):
         assert (sample["image"] == 20 * index).all()
 
 
+def write_grey(root, text, *masks, form="L"):
+    """A data set with one split of grey masks of these values, and a colour map."""
+    (root / "masks/train").mkdir(parents=True)
+    (root / "classes.txt").write_text(text)
+    for k, values in enumerate(masks):
+        write_png(root / f"images/train/{k}.png", np.zeros((1, len(values), 3), np.uint8))
+        image = Image.fromarray(np.array([values], np.uint8))
+        image.convert("1", dither=0).save(root / f"masks/train/{k}.png") if form == "1" else image.save(
+            root / f"masks/train/{k}.png"
+        )
+    return datamodule(root, classes="classes.txt", val_split="train", ignored_classes=[])
+
+
+MIXED = "soil,0,0,0\nplant,200,30,30\nsky,100,100,100\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "form", "wanted", "note"),
+    [
+        # all colours are grey: the values are colours
+        ("soil,0,0,0\nplant,255,255,255\n", [0, 255, 255], "L", [0, 1, 1], "are the classes' colours"),
+        ("plant,255,255,255\nsoil,0,0,0\n", [0, 255, 255], "L", [1, 0, 0], "are the classes' colours"),
+        ("plant,255,255,255\nsoil,0,0,0\n", [0, 255, 255], "1", [1, 0, 0], "are the classes' colours"),
+        ("soil,0,0,0\nplant,128,128,128\n", [0, 128, 255], "L", [0, 1, 255], "are the classes' colours"),
+        # unless they are no colours and all are numbers
+        ("soil,0,0,0\nplant,255,255,255\n", [0, 1, 1], "L", [0, 1, 1], "are numbers of classes"),
+        # some colours are not grey: the values are numbers
+        (MIXED, [0, 1, 2, 255], "L", [0, 1, 2, 255], "are numbers of classes"),
+        (MIXED.replace("100", "255"), [0, 1, 2, 255], "L", [0, 1, 2, 255], "are numbers of classes"),
+        # unless they are no numbers and all are colours
+        (MIXED, [0, 100, 0], "L", [0, 2, 0], "are the classes' colours"),
+    ],
+)
+def test_grey_masks_with_a_colour_map_hold_colours_or_numbers(tmp_path, text, values, form, wanted, note):
+    module = write_grey(tmp_path, text, values, form=form)
+    report = module.check()
+    assert any(f"grey masks, whose values {note}" in said for said in report.splits["train"].notes)
+    assert module.read_split("train", False)[SampleKey(0, 0)]["label"].tolist() == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "says"),
+    [
+        ("soil,0,0,0\nplant,255,255,255\n", [0, 7, 255], "0.png holds the colours (7, 7, 7) at 1 pixels"),
+        (MIXED, [0, 1, 100], "0.png holds the label id 100; known ids are 0..2"),
+    ],
+)
+def test_a_grey_that_is_neither_a_colour_nor_a_number_is_an_error(tmp_path, text, values, says):
+    (said,) = write_grey(tmp_path, text, values).check().splits["train"].errors
+    assert says in said
+
+
+def test_classes_that_no_mask_shows_are_noted(tmp_path):
+    text = "soil,0,0,0\nplant,1,1,1\nsky,2,2,2\n"
+    report = write_grey(tmp_path, text, [0, 0], [0, 255]).check()
+    assert report.splits["train"].notes["classes without a single labelled pixel (plant, sky)"] == 2
+
+
+def test_what_is_left_out_is_counted_and_said(tmp_path, caplog):
+    write_folders(tmp_path)
+    (tmp_path / "images/train/1.png").unlink()
+    (tmp_path / "images/train/9.heic").write_bytes(b"x")
+    Image.fromarray(indices(2)).save(tmp_path / "masks/train/2.bmp")
+    notes = datamodule(tmp_path).check().splits["train"].notes
+    masks, images = tmp_path / "masks/train", tmp_path / "images/train"
+    wanted = {
+        f"of 4 masks in {masks}: without a picture, left out (1.png)",
+        f"masks in {masks}: of one name with another, left out (2.bmp)",
+        f"of 4 files in {images}: no pictures by name, left out (9.heic)",
+    }
+    assert wanted <= {note for note, count in notes.items() if count == 1}
+    datamodule(tmp_path).setup()
+    assert all(note in caplog.text for note in wanted)
+    assert len(caplog.records) == 3
+
+
+def test_masks_of_both_splits_in_one_folder_are_not_left_out(tmp_path, caplog):
+    write_folders(tmp_path / "own")
+    for split in ("train", "val"):
+        for k in range(4):
+            write_png(tmp_path / f"images/{split}/{split}{k}.png", np.zeros((12, 16, 3), np.uint8))
+            write_mask(tmp_path / f"masks/{split}{k}.png", indices(k), "grey")
+    datamodule(tmp_path, masks="masks").setup()
+    assert not caplog.records
+
+
 def test_another_colour_map_is_another_meaning(tmp_path):
     """Of the same files and the same values: what is cached for one must not serve the other."""
     write_folders(tmp_path / "data", "rgb")
