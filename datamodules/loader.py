@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from densevision.errors import UserError
 from densevision.structures import SampleKey
 
 _NO_MORE = object()
+_HELD_BACK = {signal.SIGTERM} if hasattr(signal, "sigwaitinfo") else set()
 
 
 class Loader(DataLoader):
@@ -61,7 +63,9 @@ class Loader(DataLoader):
         )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in self._timed(super().__iter__()):
+        with _signals_held_back():
+            batches = super().__iter__()  # starts the workers
+        for batch in self._timed(batches):
             if isinstance(batch, UserError):
                 # let the workers go now: the error's traceback keeps this loader alive, and left to the garbage
                 # collector their end comes in an order that takes 5 seconds a worker
@@ -117,9 +121,19 @@ class EvalLoader(Loader):
 
 def _begin(worker: int) -> None:
     cv2.setNumThreads(0)  # workers share the cores among them; OpenCV would start a pool in each
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if _HELD_BACK:
         threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let what is started here, with all its threads, leave SIGTERM to :func:`_end_when_told`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK) if _HELD_BACK else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_when_told() -> None:
