@@ -16,6 +16,9 @@ from densevision.config.loader import flat_items
 from densevision.errors import UserError
 
 
+UNSTEADY = 0.2  # latencies of which passes were further apart say little
+
+
 @dataclass(frozen=True)
 class RunPicture:
     """A picture that a run shows. name: in its data set. panels: "picture", "truth", "prediction" as JPEG or PNG."""
@@ -160,9 +163,12 @@ def _latencies(file: Path, run: Run) -> dict[str, float]:
         own = [row for row in rows if len(names) == 1 or file.parent.resolve() in Path(row["name"]).resolve().parents]
         by = f"{threads} thread{'' if threads == 1 else 's'}"
         found = {f"{row['runtime']}, {'x'.join(map(str, row['image_size']))}, {by}": float(row["ms"]) for row in own}
+        unsteady = max((float(row.get("spread", 0)) for row in own), default=0)
     except (KeyError, TypeError, ValueError):
         run.notes.append(f"{file} is not what benchmark --json writes (threads, and rows with ms), and is left out")
         return {}
+    if unsteady > UNSTEADY:
+        run.notes.append(f"{file}: its passes were {unsteady:.0%} apart; measure again on a machine that is idle")
     if not found:
         run.notes.append(f"{file} has no latency of this run's network but of {', '.join(sorted(names))}")
     return found

@@ -159,6 +159,8 @@ def test_broken_runs_are_told_and_the_others_compared(runs, tmp_path, capsys):
         (runs / f"b_seed{number}" / "summary.json").write_text(spoilt)
     (runs / "b_seed2" / "origin.json").write_text('{"model": null, "data": [], "classes": {"names": null}}')
     (runs / "b_seed2" / "latency.json").write_text('{"milliseconds": 3}')
+    row = {"name": "x.ckpt", "runtime": "onnx", "image_size": [64, 128], "ms": 3, "spread": 0.9}
+    (runs / "b_seed1" / "latency.json").write_text(json.dumps({"threads": 1, "rows": [row]}))
     assert (
         main(["compare", str(runs), str(tmp_path / "nowhere" / "at" / "all"), "--html", str(tmp_path / "r.html")]) == 0
     )
@@ -170,6 +172,7 @@ def test_broken_runs_are_told_and_the_others_compared(runs, tmp_path, capsys):
         "summary.json is damaged: its steps are None",
         "summary.json is damaged: it holds no keys and values",
         "latency.json is not what benchmark --json writes",
+        "b_seed1/latency.json: its passes were 90% apart",
         "metrics.jsonl cannot be read",
         "nowhere/at/all",
     ):
