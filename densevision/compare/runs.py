@@ -15,7 +15,6 @@ import yaml
 from densevision.config.loader import flat_items
 from densevision.errors import UserError
 
-
 UNSTEADY = 0.2  # latencies of which passes were further apart say little
 
 
