@@ -32,6 +32,7 @@ from densevision.errors import UserError
 from densevision.structures import LabelMap
 
 _log = logging.getLogger("densevision")
+MISSED = 0.05  # of the pictures to hold out, from which on it is said how many are
 _STATISTICS_EPOCH = 2**31  # epochs that no training reaches
 
 
@@ -64,6 +65,7 @@ class DataModule(LightningDataModule):
         self.data, self.seed = data, seed
         self.train_dataset: Any = None
         self.val_dataset: Any = None
+        self.share_note: Counter[str] = Counter()  # that another share is held out than was asked for
 
     @abstractmethod
     def read_split(self, split: str, training: bool) -> Any:
@@ -82,6 +84,10 @@ class DataModule(LightningDataModule):
             raise UserError(f"both parts of a divided split are called '{data.val_split}'", key="data.val_split")
         dataset = self.read_split(data.train_split, training)
         held = held_out(dataset.names, data.val_fraction, data.split_seed, data.group)
+        wanted = round(data.val_fraction * len(held))
+        if abs(held.sum() - wanted) > MISSED * wanted:
+            what = f"held out where data.val_fraction asks for {wanted}, as groups stay whole"
+            self.share_note = Counter({f"of {len(held)} pictures: {what}": int(held.sum())})
         return dataset.subset(np.flatnonzero(held if split == data.val_split else ~held))
 
     def setup(self, stage: str | None = None) -> None:
@@ -95,6 +101,8 @@ class DataModule(LightningDataModule):
             self.train_dataset = self.ready(dataset, labels=True)
         if stage in (None, "fit", "validate") and self.val_dataset is None:
             dataset = self.read_part(self.data.val_split, training=False)
+            for note, count in self.share_note.items():
+                warn_once("%s: %d %s", self.root, count, note)
             self.val_dataset = self.ready(dataset, labels=True)
 
     def ready(self, dataset: Any, labels: bool) -> Any:
@@ -207,6 +215,7 @@ class DataModule(LightningDataModule):
                         splits[use].errors.append(str(error))
         if len(failures) == len(splits):
             raise failures[0]
+        splits["val"].notes.update(self.share_note)
         if self.counted is not None:
             note_empty_classes(splits["train"], self.label_map, self.counted)
         report = DataReport(self.label_map, splits, leaks=note_leaks(splits["train"], splits["val"]))

@@ -10,13 +10,15 @@ import numpy as np
 
 from densevision.errors import UserError
 
+_NEAR = 0.05  # share of the number of pictures asked for by which groups may miss it, so that the seed has a choice
+
 
 def held_out(names: Sequence[str], fraction: float, seed: int, group: str | None = None) -> np.ndarray:
     """Which pictures are held out: the same ones wherever and in whatever order the data set is read.
 
     Args:
         names: of the pictures.
-        fraction: of them to hold out; whole groups, so that it may be a little more.
+        fraction: of them to hold out; of whole groups as near to it as they allow.
         seed: draws which.
         group: regular expression; pictures for which it finds the same text (in its first parentheses, if it has any)
             stay together, as the frames of a sequence have to. None: every picture for itself.
@@ -33,12 +35,37 @@ def held_out(names: Sequence[str], fraction: float, seed: int, group: str | None
     sizes = dict.fromkeys(order, 0)
     for key in keys:
         sizes[key] += 1
-    before = np.cumsum([0, *sizes.values()])[:-1]
-    chosen = {key for key, count in zip(order, before, strict=True) if count < round(fraction * len(names))}
+    wanted = round(fraction * len(names))
+    if group is not None and 0 < wanted < len(names) and len(order) > 1:
+        chosen = _nearest(sizes, wanted)
+    else:
+        before = np.cumsum([0, *sizes.values()])[:-1]
+        chosen = {key for key, count in zip(order, before, strict=True) if count < wanted}
     if not chosen or len(chosen) == len(order):
         what = f"{len(order)} groups ({group})" if group else f"{len(names)} pictures"
         raise UserError(f"{fraction:g} of {what} leaves nothing on one side", "data.val_fraction")
     return np.array([key in chosen for key in keys])
+
+
+def _nearest(sizes: dict[str, int], wanted: int) -> set[str]:
+    """Some of these groups, not all, whose sizes add up to ``wanted`` or nearly; the first that do, in their order."""
+    keys, total = list(sizes), sum(sizes.values())
+    away = np.abs(np.arange(total) - wanted)  # by sum; that of all groups is none
+    last = np.zeros(total, np.int64)  # of the groups that add up to a sum
+    reached = np.arange(total) == 0
+    for index, size in enumerate(sizes.values()):
+        new = ~reached
+        new[:size] = False
+        new[size:] &= reached[: total - size]
+        last[new], reached = index, reached | new
+        if (reached & (away <= _NEAR * wanted))[1:].any():
+            break
+    left = 1 + int(np.where(reached, away, total)[1:].argmin())
+    chosen: set[str] = set()
+    while left:
+        chosen.add(keys[last[left]])
+        left -= sizes[keys[last[left]]]
+    return chosen
 
 
 def _groups(names: Sequence[str], pattern: str | None) -> list[str]:

@@ -1,5 +1,7 @@
 """Pictures held out: the same ones everywhere, groups whole."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,49 @@ def test_groups_stay_whole(group):
     for name, out in zip(NAMES, held, strict=True):
         sides[name[:4]].add(bool(out))
     assert all(len(side) == 1 for side in sides.values())
-    assert 30 <= held.sum() < 30 + 15
+    assert abs(held.sum() - 30) <= 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fraction", "wanted"),
+    [
+        ((204, 101, 62), 0.3, 101),
+        ((204, 101, 62), 0.01, 62),
+        ((204, 101, 62), 0.99, 305),
+        ((50, 50), 0.8, 50),
+        ((1, 99), 0.5, (1, 99)),
+        ((3, 500, 7, 40, 90, 11), 0.2, range(124, 138)),
+    ],
+)
+def test_groups_are_chosen_that_come_nearest(sizes, fraction, wanted):
+    names = [f"g{group}_{k}" for group, size in enumerate(sizes) for k in range(size)]
+    for seed in range(20):
+        held = held_out(names, fraction, seed, "^g[0-9]+")
+        assert held.sum() in (wanted if isinstance(wanted, tuple | range) else (wanted,))
+
+
+def test_the_seed_draws_the_groups():
+    sides = {tuple(held_out(NAMES, 0.3, seed, r"seq\d")) for seed in range(20)}
+    assert len(sides) > 1
+
+
+def test_groups_of_large_data_take_no_time():
+    names = [f"g{k // 9}_{k}" for k in range(100_000)]
+    began = time.process_time()
+    held = held_out(names, 0.2, 0, "^g[0-9]+")
+    assert abs(held.sum() - 20_000) <= 1000
+    assert time.process_time() - began < 10
+
+
+def test_a_share_that_groups_do_not_allow_is_said(tmp_path, caplog):
+    write_cityscapes_tree(tmp_path, "train", ("aachen",), count=6)
+    write_cityscapes_tree(tmp_path, "train", ("bochum",), count=4)
+    keys = {"group": "^[a-z]+", "val_fraction": 0.2, "batch_size": 2, "num_workers": 0}
+    module = DATAMODULES["cityscapes"](DataConfig(name="cityscapes", root=str(tmp_path), **keys))
+    note = "of 10 pictures: held out where data.val_fraction asks for 2, as groups stay whole"
+    assert module.check().splits["val"].notes[note] == 4
+    module.setup()
+    assert f"4 {note}" in caplog.text
 
 
 @pytest.mark.parametrize(
