@@ -39,7 +39,7 @@ class YoloDataModule(DetectionDataModule):
         """
         file = find_yaml(self.data.root)
         content = _read_yaml(file)
-        label_map = read_names(file, content.get("names"))
+        label_map = read_names(file, content.get("names"), content.get("nc"))
         base = file.parent
         stated = content.get("path")
         if isinstance(stated, str) and os.path.isdir(base / stated):
@@ -49,7 +49,9 @@ class YoloDataModule(DetectionDataModule):
         if split not in splits:
             raise UserError(f"{file}: {unknown_name('split', split, splits)}")
         pictures = find_pictures(self.root, file, splits[split])
-        return self.root, read_boxes(f"{file}, split '{split}'", self.root, pictures, label_map), label_map
+        annotations = read_boxes(f"{file}, split '{split}'", self.root, pictures, label_map)
+        annotations.notes.update(_left_out(self.root, pictures))
+        return self.root, annotations, label_map
 
 
 def find_yaml(root: str | None) -> Path:
@@ -70,17 +72,19 @@ def find_yaml(root: str | None) -> Path:
     return found[0]
 
 
-def read_names(file: Path, names: Any) -> LabelMap:
-    """The classes: a list, or a mapping from number to name.
+def read_names(file: Path, names: Any, count: Any = None) -> LabelMap:
+    """The classes: a list, or a mapping from number to name; ``count`` of them, where that is stated.
 
     Raises:
-        UserError: neither, or a name that is none or there twice.
+        UserError: neither, a name that is none or there twice, or another count.
     """
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names or not all(type(key) is int and key >= 0 for key in names):
         raise UserError(f"{file} has no 'names': a list of class names, or a mapping from number to name")
     ids = sorted(names)
+    if count is not None and count not in (len(ids), ids[-1] + 1):
+        raise UserError(f"{file} says nc: {reprlib.repr(count)} and gives {len(ids)} names: correct one of them")
     for number in ids:
         if type(names[number]) not in (str, int, float):  # yaml reads no, yes and null as something else
             raise UserError(
@@ -105,6 +109,9 @@ def find_pictures(base: Path, file: Path, entries: Any) -> list[str]:
         if not isinstance(entry, str):
             raise UserError(f"{file}: {reprlib.repr(entry)} is neither a folder nor a list of pictures")
         place = base / entry
+        inside = base / entry.removeprefix("../")
+        if entry.startswith("../") and os.path.exists(inside):  # as Roboflow writes of what lies beside the file
+            place = inside
         if os.path.isdir(place):  # unlike Path's, False for what can be no name
             files = (Path(folder, name) for folder, _, names in os.walk(place) for name in names if name[0] != ".")
             found += [os.path.relpath(path, base) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -113,7 +120,7 @@ def find_pictures(base: Path, file: Path, entries: Any) -> list[str]:
                 lines = place.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
             except OSError as error:
                 raise UserError(f"{place} cannot be read: {error.strerror}") from error
-            found += [os.path.normpath(line.strip()) for line in lines if line.strip()]
+            found += [_below(base, line.strip()) for line in lines if line.strip()]
         else:
             raise UserError(f"{file} names {place}, which is neither a folder nor a list of pictures")
     if not found:
@@ -123,6 +130,32 @@ def find_pictures(base: Path, file: Path, entries: Any) -> list[str]:
         count = f" ({len(faulty)} such entries)" if len(faulty) > 1 else ""
         raise UserError(f"{file} lists {faulty[0]!a}, which {name_fault(faulty[0])}{count}")
     return sorted(set(found))
+
+
+def _below(base: Path, path: str) -> str:
+    """A listed path as one below the data set's folder, if it lies there."""
+    for folder in (os.path.abspath(base), os.path.realpath(base)):
+        if path.startswith(f"{folder}{os.sep}"):
+            return os.path.normpath(os.path.relpath(path, folder))
+    return os.path.normpath(path)
+
+
+def _left_out(base: Path, pictures: Sequence[str]) -> Counter[str]:
+    """Text files without a picture beside those of the pictures, and pictures that share one, counted."""
+    shared = len(pictures) - len({_label_file(file) for file in pictures})
+    notes = Counter({f"of {len(pictures)} pictures: with the text file of another of the same name": shared})
+    for folder in sorted({os.path.dirname(file) for file in pictures}):
+        labels = os.path.dirname(_label_file(f"{folder}/a" if folder else "a"))
+        if labels == folder or not os.path.isdir(base / labels) or not os.path.isdir(base / folder):
+            continue  # lists may lie beside pictures, too
+        parts = map(os.path.splitext, os.listdir(base / folder))
+        known = {"classes", *(stem for stem, suffix in parts if suffix.lower() in IMAGE_SUFFIXES)}
+        texts = [name for name in os.listdir(base / labels) if name.endswith(".txt")]
+        alone = sorted(name for name in texts if os.path.splitext(name)[0] not in known)
+        if alone:
+            named = f"{alone[0][:60]!a}{', ...' if len(alone) > 1 else ''}"
+            notes[f"of {len(texts)} text files in {labels}: without a picture, left out ({named})"] = len(alone)
+    return +notes
 
 
 def read_boxes(source: str, base: Path, pictures: Sequence[str], label_map: LabelMap) -> Annotations:

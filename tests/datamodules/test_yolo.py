@@ -180,3 +180,44 @@ def test_coco128_is_the_same_as_its_coco_json(test_data):
         boxes += len(ours["boxes"])
     assert boxes == 184
     assert yolo.label_map.names == coco.label_map.names
+
+
+def test_a_yaml_beside_its_folders_that_says_they_are_above_is_read(tmp_path):
+    """As Roboflow exports: ``../train/images`` is ``train/images`` beside the yaml, whatever lies above."""
+    text = "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: [cat, dog]\n"
+    write_yolo(tmp_path / "data", text)
+    for split, new in (("train", "train"), ("val", "valid")):
+        (tmp_path / "data" / new).mkdir()
+        for kind in ("images", "labels"):
+            (tmp_path / "data" / kind / split).rename(tmp_path / "data" / new / kind)
+    write_png(tmp_path / "train/images/other.png", np.zeros((4, 4, 3), np.uint8))
+    module = ready(tmp_path / "data")
+    assert list(module.train_dataset.names) == ["train/images/0.png", "train/images/1.png"]
+    assert len(module.train_dataset[SampleKey(0, 0)]["boxes"]) == 1
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_list_may_hold_absolute_paths_below_the_data_set(tmp_path, linked):
+    root = write_yolo(tmp_path / "data", YAML.replace("images/train", "train.txt"))
+    (root / "train.txt").write_text("".join(f"{root}/images/train/{k}.png\n" for k in range(2)))
+    if linked:
+        (tmp_path / "link").symlink_to(root)
+    module = ready(tmp_path / "link" if linked else root)
+    assert list(module.train_dataset.names) == ["images/train/0.png", "images/train/1.png"]
+    assert len(module.train_dataset[SampleKey(0, 0)]["boxes"]) == 1
+
+
+def test_texts_without_a_picture_and_pictures_of_one_text_are_said(tmp_path, caplog):
+    write_yolo(tmp_path)
+    (tmp_path / "labels/train/7.txt").write_text("0 0.5 0.5 0.5 0.5")
+    (tmp_path / "labels/train/classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "images/train/7.heic").write_bytes(b"x")
+    write_png(tmp_path / "images/train/0.bmp", np.zeros((40, 60, 3), np.uint8))
+    ready(tmp_path)
+    assert "1 of 3 text files in labels/train: without a picture, left out ('7.txt')" in caplog.text
+    assert "1 of 3 pictures: with the text file of another of the same name" in caplog.text
+
+
+def test_a_number_of_classes_that_the_names_are_not_is_an_error(tmp_path):
+    module = datamodule(write_yolo(tmp_path, YAML + "nc: 3\n"))
+    assert "data.yaml says nc: 3 and gives 2 names" in message(module.setup)
