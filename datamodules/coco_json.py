@@ -47,6 +47,11 @@ def read_coco(path: Path) -> tuple[Annotations, LabelMap]:
     ]
     sizes = _numbers(path, [[s or 0 for s in side] for side in sides], "sizes of pictures").T
     notes: Counter[str] = Counter()
+    usable = np.isfinite(sizes) & (sizes >= 0) & (sizes < 2**31)
+    if strange := int((~usable).any(axis=1).sum()):
+        notes[f"of {len(files)} pictures: with a width or height that no picture has, so the file's own is used"] = (
+            strange
+        )
     often = Counter(map(posixpath.normpath, files))
     if again := len(files) - len(often):
         notes[f"of {len(files)} pictures: listed under another id, too ({often.most_common(1)[0][0]}, ...)"] = again
@@ -67,7 +72,7 @@ def read_coco(path: Path) -> tuple[Annotations, LabelMap]:
         source=str(path),
         files=PackedStrings(files),
         image_ids=image_ids,
-        sizes=np.where(np.isfinite(sizes) & (sizes > 0) & (sizes < 2**31), sizes, 0).astype(np.int64),
+        sizes=np.where(usable, sizes, 0).astype(np.int64),
         starts=np.concatenate([[0], np.cumsum(np.bincount(places[kept], minlength=len(images)))]),
         boxes=boxes[kept],
         labels=labels[kept],
@@ -157,6 +162,8 @@ def _ids(path: Path, entries: Sequence[dict[str, Any]], name: str) -> np.ndarray
 def _label_map(path: Path, categories: Sequence[dict[str, Any]]) -> LabelMap:
     ids = _ids(path, categories, "categories")
     names = _column(path, categories, "categories", "name", {str: "a name"})
+    if odd := [name for name in names if not name.isprintable()]:
+        raise UserError(f"{path}: the category name {_short(odd[0])} cannot be printed")
     order = np.argsort(ids).tolist()
     often = Counter(names)
     unique = [names[k] if often[names[k]] == 1 else f"{names[k]} ({ids[k]})" for k in order]
@@ -216,6 +223,11 @@ def _annotation_ids(entries: Sequence[dict[str, Any]], notes: Counter[str]) -> n
         if not repeated:
             return np.array(ids, np.int64)
         notes[f"of {len(ids)} annotations: with the id of another, so all are numbered anew from 1"] = repeated
+    elif any(number is not None for number in ids):
+        faulty = sum(type(number) is not int or not -(2**63) <= number < 2**63 for number in ids)
+        notes[f"of {len(ids)} annotations: with an id that is no whole number, so all are numbered anew from 1"] = (
+            faulty
+        )
     return np.arange(1, len(ids) + 1)
 
 

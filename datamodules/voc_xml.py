@@ -93,6 +93,8 @@ def _name(where: str, entry: Element) -> str:
 
 
 def _corners(where: str, entry: Element) -> list[float]:
+    if (count := len(entry.findall("bndbox"))) > 1:
+        raise UserError(f"{where} has {count} bndbox; one is expected, and an object for each")
     texts = [(entry.findtext(f"bndbox/{side}") or "").strip() for side in _SIDES]
     try:
         corners = [float(text) for text in texts]

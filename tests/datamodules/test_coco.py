@@ -464,3 +464,19 @@ def test_real_pictures_agree_with_their_annotations(test_data):
     crowd = module.val_dataset.truth.crowd
     assert (crowd.sum(), (~crowd).sum()) == (11, 804)
     assert not module.train_dataset.notes()
+
+
+def test_sizes_ids_and_names_that_cannot_be_are_said(tmp_path):
+    content = write_coco_tree(tmp_path)
+    file = tmp_path / "annotations" / "instances_train2017.json"
+    content["images"][0]["width"], content["images"][1]["height"] = float("nan"), 1e300
+    content["annotations"][0]["id"], content["annotations"][1]["id"] = "a", None
+    file.write_text(json.dumps(content))
+    notes = read_coco(file)[0].notes
+    assert notes["of 4 pictures: with a width or height that no picture has, so the file's own is used"] == 2
+    count = len(content["annotations"])
+    assert notes[f"of {count} annotations: with an id that is no whole number, so all are numbered anew from 1"] == 2
+    content["categories"][0]["name"] = "cat\x1b[31m"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"the category name 'cat\\x1b\[31m' cannot be printed"):
+        read_coco(file)

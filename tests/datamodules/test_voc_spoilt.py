@@ -37,6 +37,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>'
         (box(xmin=""), "xmin ''"),
         (voc_xml([("cat", 1, 1, 9, 9), ("", 1, 1, 9, 9)]), "p.xml, object 2 has no name"),
         (voc_xml([("cat", 1, 1, 9, 9)]).replace("bndbox", "polygon"), "p.xml, object 1 has the bndbox xmin ''"),
+        (box().replace("</bndbox>", "</bndbox><bndbox/>"), "p.xml, object 1 has 2 bndbox; one is expected"),
         (voc_xml([("cat", 1, 1, 9, 9, "perhaps")]), "p.xml, object 1 has the difficult 'perhaps'"),
     ],
 )  # fmt: skip
