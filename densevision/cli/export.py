@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         "--candidates",
         type=int,
         metavar="N",
-        help="that a detector's --postprocess looks at, the best pairs of anchor and class (default: 512)",
+        help="that a detector's --postprocess looks at, the best pairs of anchor and class (default: 1024)",
     )
     arguments.add_argument("--quantize", choices=["int8", "fp16"], help="int8 arithmetic, or weights of 16 bits")
     arguments.add_argument("--dynamic", action="store_true", help="the file takes pictures of several sizes")

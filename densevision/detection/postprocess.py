@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot, pad
 from torchvision.ops import nms
 
 from densevision.detection.box_coder import decode
@@ -13,7 +14,8 @@ from densevision.detection.matcher import pairwise_iou
 
 # Candidates looked at first, for each detection wanted; where suppression leaves too few of them, so many times more.
 _FIRST, _GROWTH = 3, 3
-CANDIDATES = 512  # looked at with fixed shapes: the best pairs of anchor and class
+CANDIDATES = 1024  # looked at with fixed shapes: the best pairs of anchor and class
+_BLOCK = 256  # of them suppress each other at once
 _ROUNDS = 31  # of the suppression with fixed shapes; odd, as after those a box that is not decided is out
 
 
@@ -110,10 +112,11 @@ class Postprocess:
         """The same with shapes that depend on no value, in plain operations, for ``torch.export``.
 
         Equal to a call where ``max_detections`` boxes survive among the best ``candidates``, or all above the
-        threshold are among them; a detection that lies outside the picture takes one of the places here. Instead of
-        one box after the other, all are judged at once, by what the round before left: round n is right about every
-        box that fewer than n others decide in a chain, each suppressing the next, and so about the n best ones of a
-        class. A box that is not decided after the last round is left out.
+        threshold are among them; a detection that lies outside the picture takes one of the places here. Candidates
+        come in blocks, the best first. What was found before suppresses in a block; then, instead of one box after the
+        other, all of the block are judged at once, by what the round before left: round n is right about every box
+        that fewer than n others decide in a chain, each suppressing the next. A box that is not decided after the last
+        round is left out.
 
         Returns:
             boxes (B, D, 4), scores (B, D), labels (B, D), and the number of detections (B,), int64; D is
@@ -122,29 +125,44 @@ class Postprocess:
         best = self._best(
             self._ranking(outputs["class_logits"]), outputs["box_deltas"], anchors, image_size, candidates
         )
-        count = best.scores.shape[1]
-        places = torch.arange(count, device=best.scores.device)
-        rivals = (best.labels[:, :, None] == best.labels[:, None, :]) & (places[:, None] < places)  # sorted by score
         valid = best.scores > self.score_threshold
-        if self.candidates_per_class is not None and self.candidates_per_class < count:
-            valid = valid & (rivals.sum(1) < self.candidates_per_class)
-        suppresses = ((pairwise_iou(best.boxes, best.boxes) > self.nms_iou) & rivals).to(best.scores.dtype)
+        if self.candidates_per_class is not None and self.candidates_per_class < best.labels.shape[1]:
+            same = one_hot(best.labels, outputs["class_logits"].shape[-1] - 1)
+            rank = same.cumsum(1).gather(2, best.labels[..., None])[..., 0]
+            valid = valid & (rank <= self.candidates_per_class)
+        places = torch.arange(_BLOCK, device=valid.device)
+        earlier = places[:, None] < places  # sorted by score
+        found: _Candidates | None = None
+        for boxes, scores, labels, block in zip(
+            *(values.split(_BLOCK, 1) for values in (best.boxes, best.scores, best.labels, valid)), strict=True
+        ):
+            kept = self._left(boxes, labels, block, earlier[: boxes.shape[1], : boxes.shape[1]], found)
+            there = _Candidates(boxes, scores * kept, labels)
+            found = _first(there if found is None else _joined(found, there), self.max_detections)
+        assert found is not None
+        boxes = _clip(found.boxes, image_size)
+        seen = (found.scores > 0) & self._inside(boxes)
+        found = _first(_Candidates(boxes, found.scores * seen, found.labels), self.max_detections)
+        seen = found.scores > 0
+        rest = (0, self.max_detections - seen.shape[1])
+        return (
+            pad(found.boxes * seen[..., None], (0, 0, *rest)),
+            pad(found.scores, rest),
+            pad(found.labels * seen, rest),
+            seen.sum(1),
+        )
+
+    def _left(self, boxes: Tensor, labels: Tensor, valid: Tensor, earlier: Tensor, found: _Candidates | None) -> Tensor:
+        """(B, M) bool: what suppression by earlier detections and by each other leaves of a block."""
+        if found is not None:
+            same = (found.labels[:, :, None] == labels[:, None, :]) & (found.scores > 0)[..., None]
+            valid = valid & ~((pairwise_iou(found.boxes, boxes) > self.nms_iou) & same).any(1)
+        rivals = (labels[:, :, None] == labels[:, None, :]) & earlier
+        suppresses = ((pairwise_iou(boxes, boxes) > self.nms_iou) & rivals).to(boxes.dtype)
         kept = valid
         for _ in range(_ROUNDS):
             kept = valid & (torch.bmm(kept[:, None].to(suppresses.dtype), suppresses)[:, 0] < 0.5)
-        kept = kept & (kept.cumsum(1) <= self.max_detections)
-        boxes = _clip(best.boxes, image_size)
-        kept = kept & self._inside(boxes)
-        # the detections first, in their order
-        index = torch.where(kept, count - places, 0).topk(min(self.max_detections, count)).indices
-        found = kept.gather(1, index)
-        boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4)) * found[..., None]
-        scores, labels = best.scores.gather(1, index) * found, best.labels.gather(1, index) * found
-        rest = self.max_detections - index.shape[1]
-        if rest:
-            pad = torch.nn.functional.pad
-            boxes, scores, labels = pad(boxes, (0, 0, 0, rest)), pad(scores, (0, rest)), pad(labels, (0, rest))
-        return boxes, scores, labels, found.sum(1)
+        return kept
 
     def _ranking(self, logits: Tensor) -> Tensor:
         """(B, A, K) numbers in the order of the scores: for sigmoid the logits, the best being converted later."""
@@ -196,6 +214,22 @@ class Postprocess:
             places = mask.nonzero()[:, 0]
             row[places[nms(corners[places], values[places], self.nms_iou)]] = True
         return kept.view_as(valid)
+
+
+def _first(some: _Candidates, count: int) -> _Candidates:
+    """The first ``count`` of positive score, in their order, and then others."""
+    places = torch.arange(some.scores.shape[1], 0, -1, device=some.scores.device)
+    index = torch.where(some.scores > 0, places, 0).topk(min(count, len(places))).indices
+    boxes = some.boxes.gather(1, index[..., None].expand(-1, -1, 4))
+    return _Candidates(boxes, some.scores.gather(1, index), some.labels.gather(1, index))
+
+
+def _joined(some: _Candidates, more: _Candidates) -> _Candidates:
+    return _Candidates(
+        torch.cat([some.boxes, more.boxes], 1),
+        torch.cat([some.scores, more.scores], 1),
+        torch.cat([some.labels, more.labels], 1),
+    )
 
 
 def _clip(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -171,6 +171,20 @@ def test_fixed_shapes_hold_the_same_detections(settings, stage):
         assert not scores[picture, count:].any()
 
 
+def test_fixed_shapes_go_from_block_to_block():
+    """More boxes of one class than a block holds, most of them suppressed by detections of the block before."""
+    torch.manual_seed(0)
+    corner = 100 * torch.rand(40, 2).repeat(25, 1) + 3 * torch.rand(1000, 2)
+    anchors = torch.cat([corner, corner + 30], 1)
+    outputs = {"class_logits": torch.randn(1, 1000, 2), "box_deltas": torch.zeros(1, 1000, 4)}
+    for settings in (Postprocess(nms_iou=0.5), Postprocess(nms_iou=0.5, candidates_per_class=600)):
+        (found,) = settings(outputs, anchors, (140, 140))
+        boxes, scores, _, count = settings.fixed_shape(outputs, anchors, (140, 140))
+        assert 20 < int(count) == len(found.boxes) < 100
+        torch.testing.assert_close(boxes[0, : int(count)], found.boxes)
+        torch.testing.assert_close(scores[0, : int(count)], found.scores)
+
+
 @pytest.mark.parametrize("length", [2, 7, 31])
 def test_a_chain_of_boxes_that_suppress_each_other_is_followed_with_fixed_shapes(length):
     """Each box overlaps its neighbours: the best suppresses the second, so the third stays, and so on."""
