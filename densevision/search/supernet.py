@@ -165,14 +165,8 @@ class Supernet:
         """The head's multiply-adds, which grow evenly with the channels of each map that it reads."""
         widest = self.space.widest
         if size not in self._heads:
-            whole = head_madds(self._build(widest), map_shapes(widest, self.names, size))
-            slopes: dict[str, float] = {}
-            for name, widths in self.space.widths.items():
-                other = with_width(widest, self.space.group(name), widths[0])
-                before, after = (map_shapes(network, self.names, size) for network in (widest, other))
-                if before != after:
-                    slopes[name] = (whole - head_madds(self._build(other), after)) / (widths[-1] - widths[0])
-            self._heads[size] = (whole, slopes)
+            with torch.random.fork_rng(devices=()):  # initial weights must not move what a search draws
+                self._heads[size] = self._count_heads(widest, size)
         whole, slopes = self._heads[size]
         lost = [
             slope
@@ -180,6 +174,17 @@ class Supernet:
             for name, slope in slopes.items()
         ]
         return whole - sum(lost)
+
+    def _count_heads(self, widest: Architecture, size: Size) -> tuple[float, dict[str, float]]:
+        """Multiply-adds of the widest network's head, and those that each channel of a group of widths adds."""
+        whole = head_madds(self._build(widest), map_shapes(widest, self.names, size))
+        slopes: dict[str, float] = {}
+        for name, widths in self.space.widths.items():
+            other = with_width(widest, self.space.group(name), widths[0])
+            before, after = (map_shapes(network, self.names, size) for network in (widest, other))
+            if before != after:
+                slopes[name] = (whole - head_madds(self._build(other), after)) / (widths[-1] - widths[0])
+        return whole, slopes
 
     def _mix_blocks(self) -> None:
         for i, block in enumerate(self.space.widest.blocks):

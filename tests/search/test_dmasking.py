@@ -28,10 +28,10 @@ def build(architecture):
 
 
 def learn(folder, strength, epochs=3, form="log"):
-    torch.manual_seed(0)
     space = MaskSpace(BACKBONES["mobilenet_v3_small"](width_mult=0.35), widths=(0.5, 1.0))
+    target = float(Supernet(build, space, SIZE).cost().detach())
+    torch.manual_seed(0)
     net = Supernet(build, space, SIZE)
-    target = float(net.cost().detach())
     generator = torch.Generator().manual_seed(0)
     batches = [(torch.rand(4, 3, *SIZE, generator=generator) * 255, torch.tensor([0, 1, 2, 0])) for _ in range(3)]
     optimizer = torch.optim.SGD(net.model.parameters(), lr=0.01)
