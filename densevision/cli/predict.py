@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         metavar="KEY=VALUE",
         help="of the configuration's section evaluation",
     )
-    arguments.add_argument("--coco-results", type=Path, metavar="FILE", help="all detections as COCO's results file")
+    arguments.add_argument("--coco-results", type=Path, metavar="FILE", help="the detections as COCO's results file")
     options = arguments.parse_intermixed_args(argv)
     if options.batch_size is not None and options.batch_size < 1:
         arguments.error("--batch-size takes a positive number")
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     from densevision.export import is_exported
     from densevision.inference import load
     from densevision.io import exif_orientation, list_images, make_folder, write_json
-    from densevision.paths import is_folder
+    from densevision.paths import is_folder, names_in
     from densevision.video import is_video
 
     inputs = list({os.path.realpath(path): path for path in _expanded(options.inputs)}.values())
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     results = predictor.predict_many(paths, batch_size)
     hidden = sys.stdout.isatty() or not console.is_terminal  # on a terminal the lines show how far it is
     progress = Progress(console=console, disable=hidden, transient=True, redirect_stdout=False)
-    bad, turned, frames = 0, 0, 0
+    bad, turned, frames, predicted = 0, 0, 0, 0
     coco: list[Any] = []
     start = time.perf_counter()
     with progress:
@@ -97,6 +97,7 @@ def main(argv: Sequence[str]) -> int:
                 console.print(f"error: {result}", markup=False, highlight=False, soft_wrap=True)
                 continue
             result.write(options.output, name)
+            predicted += 1
             if options.coco_results:
                 coco += result.to_coco(int(path.stem) if path.stem.isdecimal() else path.name)  # type: ignore[attr-defined]
             print(f"{path}: {result.summary}")
@@ -115,10 +116,13 @@ def main(argv: Sequence[str]) -> int:
 
     done = len(paths) + len(videos) - bad
     of = f"{len(paths) + len(videos)} {'files' if videos else 'pictures'}"
-    rate = f"{(len(paths) + frames) / seconds:.1f} {'frames' if frames else 'images'}/s"
+    rate = f"{(predicted + frames) / seconds:.1f} {'frames' if frames else 'images'}/s"
     print(f"{done} of {of} predicted, {rate}, in {options.output}")
     if turned:
         print(f"{turned} of them carry an EXIF orientation, which is ignored: pixels are taken as stored")
+    for folder in filter(is_folder, inputs):
+        if left := sum(is_video(folder / name) for name in names_in(folder)):
+            print(f"{folder}: videos in a folder are left out ({left}); one is predicted where it is named itself")
     if bad:
         print(f"{bad} could not be read", file=sys.stderr)
     return 1 if bad else 0

@@ -71,8 +71,7 @@ def card(
         "## Run it",
         f'```python\nimport densevision\n\nmodel = densevision.load("{exported.path.name}")\n'
         f'result = model.predict("picture.jpg")\n{_RESULTS[config.task]}\n```',
-        f"Any picture will do; it is resized to {height}x{width} pixels"
-        + (" unless the file takes its size." if metadata.sizes else "."),
+        _seen(exported, config.data.image_size),
         "Without densevision: the input is (1, 3, H, W) uint8 RGB, not normalised; the outputs, in this order, are\n\n"
         + "\n".join(f"- `{name}`: {_OUTPUTS[name]}" for name in metadata.outputs),
         "## Network",
@@ -108,6 +107,13 @@ def card(
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _seen(exported: Exported, image_size: Sequence[int] | None) -> str:
+    if exported.metadata.sizes is not None and image_size is None:
+        return f"Pictures are taken at their own size, if that is among those that the file takes: {_sizes(exported)}."
+    height, width = image_size if exported.metadata.sizes and image_size else exported.metadata.image_size
+    return f"Any picture will do; it is resized to {height}x{width} pixels."
 
 
 def _sizes(exported: Exported) -> str:

@@ -75,6 +75,9 @@ def load(
     stored = read_densevision_checkpoint(path)
     loaded = stored_config(stored, str(path), overrides)
     config = loaded.config
+    views = [word for word in overrides if word.startswith("evaluation.")]
+    if views and config.task != "segmentation":
+        raise UserError(f"{path} ({config.task}) sees a picture once and whole; {views[0]} is for segmentation")
     model = model_from_checkpoint(stored, str(path))
     if optimize:
         model = optimised(model).to(memory_format=torch.channels_last)

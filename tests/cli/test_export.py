@@ -50,6 +50,15 @@ def test_the_card_beside_a_file_says_what_it_is_and_its_code_runs(tmp_path, pict
     assert files & {"picture_classes.png", "picture_boxes.png"} or head == "classifier"
 
 
+def test_a_card_says_at_which_size_a_dynamic_file_sees_pictures(tmp_path, pictures):
+    for words, sentence in (
+        (["data.image_size=[64,96]"], "Any picture will do; it is resized to 64x96 pixels."),
+        (["data.image_size=null"], "Pictures are taken at their own size, if that is among those that the file takes"),
+    ):
+        assert export(tmp_path, *words, "--pictures", str(pictures), "--dynamic") == 0
+        assert sentence in (tmp_path / "model.pt2.md").read_text()
+
+
 def test_pictures_of_the_checkpoints_data_are_asked_for_where_there_are_none(tmp_path, capsys):
     assert export(tmp_path) == 1
     assert "name some with --pictures" in capsys.readouterr().err

@@ -13,8 +13,10 @@ from torch import nn
 import densevision
 from densevision.cli import run
 from densevision.detection.anchors import AnchorCache
+from densevision.detection.postprocess import Detections
 from densevision.errors import UserError
 from densevision.export import FORMATS, Deployed, Tolerance, export_model, open_file, optimised
+from densevision.export.agreement import _missed
 from densevision.export.runtimes import Onnx
 from densevision.inference import ExportedPredictor
 from densevision.io import write_png
@@ -110,6 +112,20 @@ def test_a_finished_detector_says_what_it_misses(tmp_path):
     assert f"{len(few.missed)} of the 40 detections" in few.lost()
     every = export(tmp_path, "torch_export", "mobilenet_v1", "ssdlite", finished=True, candidates=5000)
     assert (every.agreement.missed, every.agreement.lost()) == ((), None)
+
+
+def test_of_two_boxes_with_one_score_either_is_no_miss():
+    """int8 has many equal scores, and two runtimes keep another of two that tie."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]])
+    every = Detections(boxes[[0, 2]], torch.tensor([0.5, 0.25]), torch.zeros(2, dtype=torch.long))
+    meant = {"boxes": boxes[None, 1:2], "scores": torch.tensor([[0.5]]), "labels": torch.zeros(1, 1, dtype=torch.long)}
+    assert _missed(every, {**meant, "count": torch.tensor([1])}, Tolerance()) == [0.25]
+
+
+def test_views_of_segmentation_are_refused_for_others(tmp_path):
+    checkpoint = write_small_checkpoint(tmp_path / "x.ckpt", "mobilenet_v1", "ssdlite")
+    with pytest.raises(UserError, match=r"x.ckpt \(detection\) sees a picture once and whole; evaluation.flip=true"):
+        densevision.load(checkpoint, overrides=["evaluation.flip=true"])
 
 
 @pytest.mark.parametrize("format_name", QUICK)
