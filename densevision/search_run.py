@@ -15,7 +15,7 @@ from rich.console import Console
 from densevision import experiment
 from densevision.backbones import Architecture, architecture_from_dict, architecture_to_dict, write_architecture
 from densevision.config import LoadedConfig, config_to_dict
-from densevision.config.loader import read_yaml
+from densevision.config.loader import flat_items, read_yaml
 from densevision.config.search_schema import SearchConfig, SearchRun
 from densevision.errors import UserError
 from densevision.io import atomic_write, make_folder
@@ -36,6 +36,7 @@ from densevision.search_supernet import search_supernet
 from densevision.search_trial import OBJECTIVES, TaskTrial, trial_setting
 
 ARCH = "arch.yaml"
+INHERITED = "inherited.pt"
 # in a process of its own, so that the trials of a machine with several GPUs do not meet
 _COMMAND = (sys.executable, "-c", "import sys; from densevision.cli import run; sys.exit(run('search', sys.argv[1:]))")
 
@@ -283,21 +284,23 @@ def _retrain(
 ) -> dict[str, Any] | None:
     """Train what was found, in the same run directory, as ``train`` does."""
     run_dir = loaded.run_dir
-    if (run_dir / "config.yaml").exists() and not _is_of(run_dir / "config.yaml", architecture):
-        raise UserError(
-            f"{run_dir} holds the training of another network than {run_dir / ARCH}; delete config.yaml, summary.json "
-            "and checkpoints there, or search in another output_dir"
-        )
-    if (run_dir / "summary.json").exists():
-        _say(console, f"{run_dir} holds the finished training of what was found")
-        return None
     values = config_to_dict(run)
     search = values.pop("search")
     values["output_dir"] = str(run_dir)
     values["model"]["backbone"]["arch"] = architecture_to_dict(architecture)
     values["model"]["pretrained"] = values["model"]["backbone"]["pretrained"] = None
     if search["retrain"] == "inherit":
-        values["model"]["pretrained"] = str(_write_inherited(run_dir, values, store, key))
+        values["model"]["pretrained"] = str(run_dir / INHERITED)
+    if (run_dir / "config.yaml").exists() and (other := _other_training(run_dir / "config.yaml", architecture, values)):
+        raise UserError(
+            f"{run_dir} holds the training of {other}; delete config.yaml, summary.json and checkpoints there, or "
+            "search in another output_dir"
+        )
+    if (run_dir / "summary.json").exists():
+        _say(console, f"{run_dir} holds the finished training of what was found")
+        return None
+    if search["retrain"] == "inherit":
+        _write_inherited(run_dir, values, store, key)
     from densevision.config import config_from_dict
 
     training = config_from_dict(values, str(run_dir / "search.yaml"))
@@ -305,21 +308,29 @@ def _retrain(
     return experiment.train(LoadedConfig(training.config, loaded.name, loaded.origins), console)
 
 
-def _is_of(config: Path, architecture: Architecture) -> bool:
-    """Whether a training's configuration is that of a network."""
+def _other_training(config: Path, architecture: Architecture, values: dict[str, Any]) -> str:
+    """What a training's configuration is of, where that is another network or other values; else nothing."""
     try:
-        return architecture_from_dict(read_yaml(config)["model"]["backbone"]["arch"], str(config)) == architecture
+        known = read_yaml(config)
+        same = architecture_from_dict(known["model"]["backbone"]["arch"], str(config)) == architecture
+        before = {"model.pretrained": known["model"]["pretrained"]}
     except (UserError, KeyError, TypeError):
-        return False
+        same = False
+    if not same:
+        return f"another network than {config.parent / ARCH}"
+    now = {"model.pretrained": values["model"]["pretrained"]}
+    for part in ("data", "loss", "optim", "trainer"):  # the model is resolved in the one and not in the other
+        before |= dict(flat_items({part: known.get(part, {})}))
+        now |= dict(flat_items({part: values[part]}))
+    changed = [f"{key}={before.get(key)}" for key in now if now[key] != before.get(key) and key != "trainer.resume"]
+    return f"the same network with {', '.join(changed)}" if changed else ""
 
 
-def _write_inherited(run_dir: Path, values: dict[str, Any], store: TrialStore, key: str) -> Path:
+def _write_inherited(run_dir: Path, values: dict[str, Any], store: TrialStore, key: str) -> None:
     """The found network's weights as a file for ``model.pretrained``."""
     weights = {f"model.{name}": value for name, value in store.inherited(key).weights.items()}
-    file = run_dir / "inherited.pt"
-    with atomic_write(file) as partial:
+    with atomic_write(run_dir / INHERITED) as partial:
         torch.save({"state_dict": weights, "densevision": {"config": values}}, partial)
-    return file
 
 
 def _say(console: Console, line: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import yaml
@@ -255,6 +256,9 @@ def test_a_search_with_other_values_leaves_nothing_of_the_one_before(street, tmp
     history.write_bytes(b'{"number": 0, "rou\n' + before[:-9])
     (run / "pareto.png").write_bytes(b"")
     capsys.readouterr()
+    assert search("platform_nas_lraspp", street, run, *words, "trainer.log_every=7") == 1
+    said = capsys.readouterr().err
+    assert re.search(r"holds the training of the same network with trainer.log_every=\d+; delete config.yaml", said)
     assert search("platform_nas_lraspp", street, run, *words) == 0  # goes on: all of it is written anew
     assert "0 trials made" in capsys.readouterr().out
     assert history.read_bytes() == before

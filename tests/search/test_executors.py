@@ -124,6 +124,8 @@ def interrupted(number, ready):
         time.sleep(0.3)
         os.kill(os.getpid(), number)
 
+    if number == signal.SIGINT:  # a shell that runs the tests in its background has them ignore interrupts
+        signal.signal(number, signal.default_int_handler)
     before = signal.getsignal(number)
     thread = threading.Thread(target=send)
     thread.start()
