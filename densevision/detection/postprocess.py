@@ -159,10 +159,10 @@ class Postprocess:
             valid = valid & ~((pairwise_iou(found.boxes, boxes) > self.nms_iou) & same).any(1)
         rivals = (labels[:, :, None] == labels[:, None, :]) & earlier
         suppresses = ((pairwise_iou(boxes, boxes) > self.nms_iou) & rivals).to(boxes.dtype)
-        kept = valid
+        kept = there = valid[:, None].to(boxes.dtype)
         for _ in range(_ROUNDS):
-            kept = valid & (torch.bmm(kept[:, None].to(suppresses.dtype), suppresses)[:, 0] < 0.5)
-        return kept
+            kept = (there - torch.bmm(kept, suppresses)).relu()  # 1 where valid and suppressed by none, else 0
+        return kept[:, 0] > 0
 
     def _ranking(self, logits: Tensor) -> Tensor:
         """(B, A, K) numbers in the order of the scores: for sigmoid the logits, the best being converted later."""
