@@ -158,7 +158,7 @@ def main(argv: Sequence[str]) -> int:
         f"{found.share:.2%} of the results agree with PyTorch",
         *(report.lines() if report else ()),
         *(f"warning: {warning}" for warning in (report.warnings() if report else ())),
-        *([f"warning: {lost} (--candidates raises their number)"] if (lost := found.lost()) else ()),
+        *([f"warning: {lost} (--candidates looks at more)"] if (lost := found.lost()) else ()),
         ", ".join(f"{row.runtime} {row.ms:.1f} ms" for row in latency),
     ]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)

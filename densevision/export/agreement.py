@@ -39,7 +39,8 @@ class Agreement:
             return None
         return (
             f"{len(self.missed)} of the {self.detections} detections that PyTorch finds among all candidates are not "
-            f"in the file, which looks at the best only; the surest of them scores {self.missed[0]:.2g}"
+            "in the file, which looks at the best only and may keep another of boxes that tie; the surest of them scores "
+            f"{self.missed[0]:.2g}"
         )
 
 
