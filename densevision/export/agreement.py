@@ -39,7 +39,7 @@ class Agreement:
             return None
         return (
             f"{len(self.missed)} of the {self.detections} detections that PyTorch finds among all candidates are not "
-            "in the file, which looks at the best only and may keep another of boxes that tie; the surest of them scores "
+            "in the file, which looks at the best only, or keeps another of boxes that tie; the surest of them scores "
             f"{self.missed[0]:.2g}"
         )
 
