@@ -173,7 +173,7 @@ def peak_memory(what: nn.Module | Path, image_size: tuple[int, int], threads: in
 def _measure_memory(what: nn.Module | Path, image_size: tuple[int, int], threads: int, sender: Any) -> None:
     torch.set_num_threads(threads)
     if isinstance(what, Path):
-        import_module(FORMATS[format_of(what)].library)
+        import_module(FORMATS[format_of(what)].module)
     # a tiny call first, so that what every call of PyTorch needs once is not counted
     torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 3, 3))
     before = _resident("VmRSS")

@@ -22,7 +22,7 @@ FLOORS = [
     {"tasks"},
     {"inference", "paper_tables", "paper_classifiers", "compare", "search"},
     {"experiment"},
-    {"evaluation", "search_trial", "search_supernet", "dry_run"},
+    {"evaluation", "search_trial", "search_supernet", "search_training", "dry_run"},
     {"search_run"},
     {"cli"},
 ]

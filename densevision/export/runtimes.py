@@ -31,7 +31,7 @@ class Runtime:
     """An exported file, opened; calling it computes.
 
     Attributes:
-        suffix: of the format's files. packages: what writing and running need. extra: what installs them. library: the
+        suffix: of the format's files. packages: what writing and running need. extra: what installs them. module: the
             module that runs files. dynamic: whether a file can take pictures of several sizes. precisions: beside
             float32, ``int8`` and ``fp16`` (of the weights alone). metadata: of the file.
     """
@@ -39,7 +39,7 @@ class Runtime:
     suffix: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
-    library: ClassVar[str] = "torch"
+    module: ClassVar[str] = "torch"
     dynamic: ClassVar[bool] = False
     precisions: ClassVar[tuple[str, ...]] = ()
     metadata: Metadata
@@ -90,7 +90,7 @@ class Onnx(Runtime):
     suffix = ".onnx"
     packages = ("onnx", "onnxruntime", "onnxscript")
     extra = "onnx"
-    library = "onnxruntime"
+    module = "onnxruntime"
     dynamic = True
     precisions = ("int8", "fp16")
 
@@ -135,7 +135,7 @@ class OpenVino(Runtime):
     suffix = ".xml"
     packages = ("openvino",)
     extra = "openvino"
-    library = "openvino"
+    module = "openvino"
     dynamic = True
     precisions = ("fp16",)
 
@@ -175,7 +175,7 @@ class ExecuTorch(Runtime):
     suffix = ".pte"
     packages = ("executorch",)
     extra = "executorch"
-    library = "executorch.runtime"
+    module = "executorch.runtime"
     precisions = ("int8",)
 
     @classmethod
@@ -216,7 +216,7 @@ class LiteRT(Runtime):
     suffix = ".tflite"
     packages = ("litert_torch", "ai_edge_litert")
     extra = "litert"
-    library = "ai_edge_litert.interpreter"
+    module = "ai_edge_litert.interpreter"
 
     @classmethod
     def write(cls, program: ExportedProgram, path: Path, metadata: Metadata) -> None:
