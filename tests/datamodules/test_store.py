@@ -1,8 +1,6 @@
 """The store of decoded pictures: equal to the files, window by window, whatever happens to it."""
 
-import multiprocessing
 import os
-import signal
 import struct
 import zlib
 from pathlib import Path
@@ -13,14 +11,14 @@ import pytest
 import torch
 
 from datamodules import CityscapesDataModule, CocoDataModule
-from datamodules.store import Store, store_folders
+from datamodules.store import store_folders
 from datamodules.stored_picture import _HEADER, RawPicture, StripPicture, header_of, whole, write_picture
 from densevision.config.schema import DataConfig
 from densevision.errors import UserError
 from densevision.io import read_image
+from tests.stores import pictures, store, stored_files, with_size
 from tests.trees import label_path, write_cityscapes_tree, write_coco_tree, write_png
 
-FORK = multiprocessing.get_context("fork")
 KINDS = ("raw", "compressed")
 
 
@@ -35,26 +33,6 @@ def tree(tmp_path):
 def datamodule(root, cache="none", **keys):
     usual = {"num_workers": 0, "batch_size": 2, "scale_range": [0.5, 2.0], "photometric": 0.5}
     return CityscapesDataModule(DataConfig(name="cityscapes", root=str(root), cache=cache, **{**usual, **keys}), 3)
-
-
-def with_size(path):
-    image = read_image(path)
-    return image, image.shape[:2]
-
-
-def pictures(tmp_path, count=12, size=(70, 40)):
-    rng = np.random.default_rng(0)
-    return [
-        str(write_png(tmp_path / "data" / f"{i}.png", rng.integers(0, 256, (*size, 3), np.uint8))) for i in range(count)
-    ]
-
-
-def store(tmp_path, kind="raw"):
-    return Store(tmp_path / "store", tmp_path / "data", compressed=kind == "compressed")
-
-
-def stored_files(folder):
-    return sorted(file for kind in ("raw", "strips") for file in folder.glob(f"??/*.{kind}"))
 
 
 def spoil(file, place=-7):
@@ -273,23 +251,6 @@ def test_only_the_rows_of_a_window_are_read(tmp_path, kind):
         picture[570:640, 10:20]
 
 
-def test_loader_processes_compare_the_rows_of_a_raw_picture_once_between_them(tmp_path):
-    shelf = store(tmp_path).build(pictures(tmp_path, count=1), "picture", with_size)
-    reader = FORK.Process(target=lambda: shelf[0][0][0:40, 0:9])
-    reader.start()
-    reader.join(60)
-    (file,) = stored_files(tmp_path / "store")
-    data = bytearray(file.read_bytes())
-    for row in (10, 50):
-        data[len(data) - (70 - row) * 40 * 3] ^= 1
-    file.write_bytes(data)
-    picture, spoilt = shelf[0][0], file.read_bytes()
-    picture[10:11, 0:1]  # compared by the other process
-    assert file.read_bytes() == spoilt
-    picture[50:51, 0:1]
-    assert file.read_bytes() != spoilt
-
-
 def test_what_a_file_takes(tmp_path):
     rng = np.random.default_rng(0)
     image = cv2.GaussianBlur(rng.integers(0, 256, (256, 512, 3), np.uint8), (0, 0), 1.5)
@@ -298,60 +259,6 @@ def test_what_a_file_takes(tmp_path):
     png = len(cv2.imencode(".png", image)[1])
     assert (tmp_path / "raw").stat().st_size == image.size + 64 + 4 * 52  # a checksum for 5 rows
     assert (tmp_path / "compressed").stat().st_size < 1.1 * png
-
-
-def build_in(tmp_path, log, killed_at=None):
-    def read(path):
-        with open(log, "a") as file:
-            file.write(f"{path.name}\n")
-        if killed_at is not None and len(log.read_text().split()) >= killed_at:
-            (tmp_path / "store" / "00").mkdir(exist_ok=True)
-            (tmp_path / "store" / "00" / "left.partial").write_bytes(b"half")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return with_size(path)
-
-    store(tmp_path).build([str(path) for path in sorted((tmp_path / "data").iterdir())], "picture", read)
-
-
-def forked(*arguments):
-    process = FORK.Process(target=build_in, args=arguments)
-    process.start()
-    return process
-
-
-def test_a_killed_builder_is_taken_over_from(tmp_path):
-    pictures(tmp_path, count=40)
-    log = tmp_path / "log"
-    killed = forked(tmp_path, log, 20)
-    killed.join(60)
-    assert killed.exitcode == -signal.SIGKILL
-    there = len(stored_files(tmp_path / "store"))
-    assert 0 < there < 40
-    log.write_text("")
-    after = forked(tmp_path, log)
-    after.join(60)
-    assert after.exitcode == 0
-    assert len(log.read_text().split()) == 40 - there
-    assert len(stored_files(tmp_path / "store")) == 40
-    assert not list((tmp_path / "store").rglob("*.partial"))
-
-
-def test_processes_that_start_at_once_share_one_building(tmp_path):
-    pictures(tmp_path, count=40)
-    processes = [forked(tmp_path, tmp_path / "log") for _ in range(4)]
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0] * 4
-    assert len((tmp_path / "log").read_text().split()) == 40
-
-
-def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
-    def refuse(*arguments):
-        raise OSError(37, "No locks available")
-
-    monkeypatch.setattr("datamodules.store.fcntl.flock", refuse)
-    shelf = store(tmp_path).build(pictures(tmp_path), "picture", with_size)
-    assert len(stored_files(shelf.store.folder)) == 12
 
 
 def test_a_picture_that_cannot_be_read_stops_the_building_which_goes_on_later(tree):
@@ -426,17 +333,6 @@ def test_a_store_that_is_filled_is_used_though_it_cannot_be_written(tree, tmp_pa
 def test_where_it_is_filled_is_said(tree, capfd):
     datamodule(tree, "raw", crop_size=[64, 64]).setup()
     assert f"caching 6 pictures in {tree}.densevision_cache" in capfd.readouterr().err
-
-
-def test_too_little_room_is_said_before_it_is_used_up(tmp_path, monkeypatch):
-    class Usage:
-        free = 1000
-
-    monkeypatch.setattr("datamodules.store.shutil.disk_usage", lambda folder: Usage)
-    with pytest.raises(UserError, match=r"needs about 0\.0 GB .*: set data\.cache_dir") as error:
-        store(tmp_path).build(pictures(tmp_path, count=40), "picture", with_size)
-    assert error.value.key == "data.cache_dir"
-    assert len(stored_files(tmp_path / "store")) == 8
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tree, tmp_path):
